@@ -1,0 +1,3 @@
+"""MGC Face backend: photos in, heads out."""
+
+__version__ = "0.1.0"

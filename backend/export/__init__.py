@@ -1,0 +1,1 @@
+"""A reconstruction becomes files: glTF, OBJ, JSON, pictures."""

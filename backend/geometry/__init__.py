@@ -1,0 +1,1 @@
+"""Rotations, cameras, alignment and mesh operations: pure arrays in, arrays out, no other room known."""

@@ -1,0 +1,53 @@
+"""Rigid and similarity alignment of corresponding points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """``y = scale * R x + t``; ``rotation`` (3, 3) is proper (determinant +1), ``translation`` (3,)."""
+
+    scale: float
+    rotation: np.ndarray
+    translation: np.ndarray
+
+    def apply(self, points: np.ndarray) -> np.ndarray:
+        """(..., 3) -> (..., 3)."""
+        return self.scale * points @ self.rotation.T + self.translation
+
+    def inverse(self) -> Similarity:
+        rotation = self.rotation.T
+        return Similarity(1.0 / self.scale, rotation, -(rotation @ self.translation) / self.scale)
+
+
+def fit_similarity(
+    source: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None, with_scale: bool = True
+) -> Similarity:
+    """Least-squares similarity that carries ``source`` onto ``target`` (Umeyama 1991, eqs. 39-43).
+
+    Parameters
+    ----------
+    source, target : (N, 3) float
+        Corresponding points, N >= 3.
+    weights : (N,) float, optional
+        Non-negative weights; all equal when left out.
+    with_scale : bool
+        Solve the scale too; otherwise it is 1.
+    """
+    source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
+    weights = np.ones(len(source)) if weights is None else np.asarray(weights, np.float64)
+    weights = weights / weights.sum()
+    source_mean, target_mean = weights @ source, weights @ target
+    source_centred, target_centred = source - source_mean, target - target_mean
+    covariance = (target_centred * weights[:, None]).T @ source_centred
+    u, singular, vt = np.linalg.svd(covariance)
+    # Umeyama's S matrix: forbids a mirror image, which plain Procrustes would happily return.
+    signs = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    rotation = (u * signs) @ vt
+    variance = weights @ (source_centred**2).sum(axis=1)
+    scale = float((singular * signs).sum() / variance) if with_scale else 1.0
+    return Similarity(scale, rotation, target_mean - scale * rotation @ source_mean)

@@ -1,0 +1,1 @@
+"""Regress, fit, texture: the pipeline that turns a photo into a head."""

@@ -1,0 +1,1 @@
+"""Rasterize, interpolate, shade."""
