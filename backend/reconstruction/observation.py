@@ -1,0 +1,62 @@
+"""Between the detector and the fit: what to trust in a face's landmarks, and how well it was explained."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from backend.reconstruction.fit import FitResult, Observation
+from backend.reconstruction.result import FitReport
+from backend.vision.photo import DetectedFace, Photo
+
+# MediaPipe's indices: the five iris points of each eye, with the corners and lid middles of that eye
+# (inner corner, outer corner, upper, lower).
+IRISES = (
+    (range(468, 473), (133, 33, 159, 145)),
+    (range(473, 478), (362, 263, 386, 374)),
+)
+
+# Lid distance over eye width below which the iris is covered and its points are guesses.
+CLOSED_EYE = 0.12
+
+# A landmark beyond the photo's border was never seen; it keeps a little pull so that the pose of a
+# cut face stays sane.
+OUTSIDE_TRUST = 0.1
+
+# Relative rms above which the picture of the face and the model disagree visibly.
+POOR_FIT = 0.03
+
+
+def observe(photo: Photo, face: DetectedFace, landmark_set: str) -> Observation:
+    """The observation of one face: landmarks, and how far each can be trusted."""
+    landmarks = face.landmarks[landmark_set].astype(np.float64)
+    trust = np.ones(len(landmarks))
+    inside = (landmarks >= 0).all(axis=1) & (landmarks <= [photo.width, photo.height]).all(axis=1)
+    trust[~inside] = OUTSIDE_TRUST
+    if landmark_set == "mediapipe478":
+        for iris, (inner, outer, upper, lower) in IRISES:
+            width = np.linalg.norm(landmarks[inner] - landmarks[outer])
+            if np.linalg.norm(landmarks[upper] - landmarks[lower]) < CLOSED_EYE * width:
+                trust[list(iris)] = 0.0
+    return Observation(landmarks, photo.width, photo.height, photo.focal_px, trust)
+
+
+def report(face: DetectedFace, observation: Observation, result: FitResult) -> tuple[FitReport, tuple[str, ...]]:
+    """Figures of a fit, and sentences about what to be wary of."""
+    distance = np.linalg.norm(result.projected - observation.landmarks, axis=1)
+    seen = np.ones(len(distance), bool) if observation.trust is None else observation.trust > 0
+    height = float(np.ptp(observation.landmarks[:, 1]))
+    rms = float(np.sqrt((distance[seen] ** 2).mean()))
+    fit = FitReport(
+        rms_px=rms,
+        rms_relative=rms / height,
+        median_relative=float(np.median(distance[seen])) / height,
+        sigma_identity=result.sigma_identity,
+        iterations=result.iterations,
+        converged=result.converged,
+    )
+    warnings = []
+    if face.cropped:
+        warnings.append("The face reaches beyond the border of the photo; what lies outside is a guess.")
+    if fit.rms_relative > POOR_FIT:
+        warnings.append("The head does not match the landmarks well; check the overlay before using it.")
+    return fit, tuple(warnings)

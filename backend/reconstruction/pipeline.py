@@ -1,0 +1,272 @@
+"""The pipeline: photos in, heads out.
+
+decode -> detect -> fit -> texture. Every stage times itself, reports progress and checks for cancel
+before it starts; photos go through in groups so that the fit solves many at once while memory stays
+bounded. One bad photo becomes a :class:`PhotoOutcome` with an error and stops nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from backend.errors import Cancelled, DependencyError, MgcFaceError, NoFaceError
+from backend.face_model.model import FaceModel
+from backend.face_model.registry import get_model
+from backend.geometry.camera import Camera, intrinsics
+from backend.reconstruction.fit import FitResult, Fitter, Observation
+from backend.reconstruction.landmark_model import LandmarkModel
+from backend.reconstruction.observation import observe, report
+from backend.reconstruction.result import Reconstruction, Texture
+from backend.reconstruction.texture import bake_texture
+from backend.vision.decode import load_photo
+from backend.vision.detector import make_detector
+from backend.vision.photo import DetectedFace, Photo
+
+STAGES = ("detect", "fit", "texture")
+
+# A group ends at this many photos or megapixels, whichever comes first.
+GROUP_PHOTOS = 16
+GROUP_MEGAPIXELS = 100.0
+
+Progress = Callable[[int, str, float], None]
+
+
+@dataclass
+class PhotoOutcome:
+    """What became of one photo: heads, or the error that says why not.
+
+    ``index`` is the photo's place in the call; ``photo`` is dropped (None) when decoding failed.
+    """
+
+    index: int
+    path: Path | None
+    photo: Photo | None = None
+    reconstructions: list[Reconstruction] = field(default_factory=list)
+    error: MgcFaceError | None = None
+    faces: list[DetectedFace] = field(default_factory=list, repr=False)
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+
+class Pipeline:
+    """Keeps model, detector and fit warm between calls. Not safe for concurrent calls.
+
+    Parameters
+    ----------
+    model : str, Path or FaceModel
+        Name of an installed model, path of a model file, or the model itself.
+    device : {"auto", "cpu", "cuda"}
+    detector : {"mediapipe", "fan"}
+    texture_size : int or None
+        Side of the texture in texels; None leaves the texture stage out.
+    stages : sequence of str
+        Subset of :data:`STAGES`. Without ``fit`` the mean head is posed on the landmarks.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | FaceModel = "open-head",
+        device: str = "auto",
+        detector: str = "mediapipe",
+        texture_size: int | None = 1024,
+        stages: Iterable[str] = STAGES,
+    ) -> None:
+        self.stages = tuple(stages)
+        unknown = [stage for stage in self.stages if stage not in STAGES]
+        if unknown:
+            raise DependencyError(f"There is no stage {unknown[0]!r}; choose from {', '.join(STAGES)}.")
+        self.model = model if isinstance(model, FaceModel) else get_model(model)
+        self.device = resolve_device(device)
+        self.detector = make_detector(detector)
+        self.texture_size = texture_size if "texture" in self.stages else None
+        landmark_set = "ibug68" if detector == "fan" else "mediapipe478"
+        self.fitter = Fitter(LandmarkModel(self.model, landmark_set, device=self.device))
+
+    # -- calls -----------------------------------------------------------------------------------
+
+    def reconstruct_photo(self, photo: Photo, all_faces: bool = False) -> list[Reconstruction]:
+        """Heads of one decoded photo, largest face first; raises what went wrong."""
+        outcome = next(self.reconstruct_many([photo], all_faces))
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.reconstructions
+
+    def reconstruct_many(
+        self,
+        sources: Iterable[str | Path | Photo],
+        all_faces: bool = False,
+        progress: Progress | None = None,
+        cancel: Callable[[], bool] | None = None,
+    ) -> Iterator[PhotoOutcome]:
+        """Reconstruct photos, yielding each in order as soon as its group is done.
+
+        Parameters
+        ----------
+        sources : iterable of path or Photo
+        all_faces : bool
+            Every face of a photo instead of the largest.
+        progress : callable (photo index, stage, fraction of this photo's work in [0, 1]), optional
+        cancel : callable returning True to stop, optional
+            Raises :class:`Cancelled` at the next stage of the next photo.
+        """
+        steps = Steps(progress, cancel)
+        for group in self.groups(sources, steps):
+            for outcome in group:
+                self.detect(outcome, all_faces, steps)
+            self.fit(group, steps)
+            for outcome in group:
+                self.texture(outcome, steps)
+                yield outcome
+
+    # -- stages ------------------------------------------------------------------------------------
+
+    def groups(self, sources: Iterable[str | Path | Photo], steps: Steps) -> Iterator[list[PhotoOutcome]]:
+        """Decode one photo ahead of the rest of the pipeline and hand photos out in bounded groups."""
+        with ThreadPoolExecutor(1, thread_name_prefix="decode") as ahead:
+            pending: Future[PhotoOutcome] | None = None
+            group: list[PhotoOutcome] = []
+            for index, source in enumerate(sources):
+                following = ahead.submit(decode, index, source)
+                if pending is not None:
+                    group.append(steps.run(pending.result))
+                if is_full(group):
+                    yield group
+                    group = []
+                pending = following
+            if pending is not None:
+                group.append(steps.run(pending.result))
+            if group:
+                yield group
+
+    def detect(self, outcome: PhotoOutcome, all_faces: bool, steps: Steps) -> None:
+        if outcome.error is not None or outcome.photo is None:
+            return
+        steps.report(outcome.index, "detect", 0.1)
+        started = time.perf_counter()
+        try:
+            outcome.faces = self.detector.detect(outcome.photo, all_faces=all_faces)
+            if not outcome.faces:
+                raise NoFaceError(
+                    f"No face was found in {named(outcome.path)}; use a photo where one face is sharp, "
+                    "lit and turned less than 80 degrees."
+                )
+        except MgcFaceError as error:
+            outcome.error = error
+        outcome.timings_ms["detect"] = elapsed_ms(started)
+
+    def fit(self, group: list[PhotoOutcome], steps: Steps) -> None:
+        """Solve all faces of a group in one batch."""
+        found = [(outcome, face) for outcome in group if outcome.error is None for face in outcome.faces]
+        if not found:
+            return
+        steps.report(found[0][0].index, "fit", 0.4)
+        started = time.perf_counter()
+        observations = [observe(outcome.photo, face, self.fitter.lm.name) for outcome, face in found]
+        solve = self.fitter.fit if "fit" in self.stages else self.fitter.pose
+        results = solve(observations)
+        share = elapsed_ms(started) / len(found)
+        for (outcome, face), observation, result in zip(found, observations, results):
+            outcome.timings_ms["fit"] = outcome.timings_ms.get("fit", 0.0) + share
+            outcome.reconstructions.append(self.assemble(outcome, face, observation, result))
+
+    def assemble(
+        self, outcome: PhotoOutcome, face: DetectedFace, observation: Observation, result: FitResult
+    ) -> Reconstruction:
+        photo = outcome.photo
+        assert photo is not None
+        fit_report, warnings = report(face, observation, result)
+        return Reconstruction(
+            model=self.model,
+            photo_path=outcome.path,
+            photo_width=photo.width,
+            photo_height=photo.height,
+            camera=Camera(
+                intrinsics(result.focal_px, photo.width, photo.height), result.R, result.t, photo.width, photo.height
+            ),
+            identity=result.identity,
+            expression=result.expression,
+            landmarks=face.landmarks,
+            fit=fit_report,
+            warnings=warnings,
+        )
+
+    def texture(self, outcome: PhotoOutcome, steps: Steps) -> None:
+        """Bake the texture of every head and close the photo's books."""
+        if outcome.photo is None or not outcome.reconstructions:
+            return
+        done = []
+        started = time.perf_counter()
+        for head in outcome.reconstructions:
+            steps.report(outcome.index, "texture", 0.6)
+            done.append(replace(head, texture=self.bake(outcome.photo, head)))
+        if self.texture_size is not None:
+            outcome.timings_ms["texture"] = elapsed_ms(started)
+        outcome.reconstructions = [replace(head, timings_ms=dict(outcome.timings_ms)) for head in done]
+        steps.report(outcome.index, "done", 1.0)
+
+    def bake(self, photo: Photo, head: Reconstruction) -> Texture | None:
+        if self.texture_size is None:
+            return None
+        return bake_texture(photo.pixels, head.camera, head.model, head.vertices, self.texture_size)
+
+
+class Steps:
+    """Progress out, cancel in: asked before each piece of work."""
+
+    def __init__(self, progress: Progress | None, cancel: Callable[[], bool] | None) -> None:
+        self.progress, self.cancel = progress, cancel
+
+    def report(self, index: int, stage: str, fraction: float) -> None:
+        if self.cancel is not None and self.cancel():
+            raise Cancelled("Cancelled; photos that were already written stay, the others were left out.")
+        if self.progress is not None:
+            self.progress(index, stage, fraction)
+
+    def run(self, work: Callable[[], PhotoOutcome]) -> PhotoOutcome:
+        outcome = work()
+        self.report(outcome.index, "decode", 0.05)
+        return outcome
+
+
+def decode(index: int, source: str | Path | Photo) -> PhotoOutcome:
+    """A photo or the reason why not."""
+    if isinstance(source, Photo):
+        return PhotoOutcome(index, source.path, source)
+    path = Path(source)
+    started = time.perf_counter()
+    outcome = PhotoOutcome(index, path)
+    try:
+        outcome.photo = load_photo(path)
+    except MgcFaceError as error:
+        outcome.error = error
+    outcome.timings_ms["decode"] = elapsed_ms(started)
+    return outcome
+
+
+def is_full(group: list[PhotoOutcome]) -> bool:
+    pixels = sum(outcome.photo.pixels.size / 3e6 for outcome in group if outcome.photo is not None)
+    return len(group) >= GROUP_PHOTOS or pixels >= GROUP_MEGAPIXELS
+
+
+def resolve_device(device: str) -> str:
+    """``auto`` is CUDA where PyTorch can use it, otherwise the CPU."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DependencyError(
+            "PyTorch finds no CUDA device here; use --device cpu, or install the extra gpu and a driver."
+        )
+    return device
+
+
+def named(path: Path | None) -> str:
+    return "the photo" if path is None else path.name
+
+
+def elapsed_ms(started: float) -> float:
+    return (time.perf_counter() - started) * 1e3
