@@ -1,0 +1,274 @@
+"""A file on disk becomes a :class:`Photo`: upright sRGB pixels and, where the file says so, a focal length.
+
+Pillow does the decoding. Around it stands what Pillow leaves to its caller: limits that are checked before
+memory is spent, orientation, 16-bit values that must be scaled instead of clipped, profiles, alpha, and errors
+that tell a user what to do.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from backend.errors import DependencyError, PhotoError
+from backend.vision.photo import Photo
+
+# The largest photo that is decoded: 8000 x 6000 is 48; medium-format backs reach 150.
+MAX_MEGAPIXELS = 160.0
+# Below this a face cannot have landmarks: MediaPipe's own input is 192 pixels wide.
+MIN_SIDE_PX = 32
+# Transparent pixels show this, a mid grey in sRGB: neither black nor white pulls on exposure or on edges.
+NEUTRAL = (128, 128, 128)
+# Long side of the full frame that "35 mm equivalent" focal lengths refer to. Makers use the width or the
+# diagonal of 36 x 24 mm; for 3:2 photos both agree, and for 4:3 they differ by 4 %.
+FULL_FRAME_LONG_SIDE_MM = 36.0
+# Focal length over the long side of the photo. 0.2 is a fisheye of 136 degrees, 30 a 1000 mm tele lens.
+FOCAL_RATIO_RANGE = (0.2, 30.0)
+# EXIF FocalPlaneResolutionUnit -> millimetres (EXIF 2.32, 4.6.5; 4 and 5 are in use although not standard).
+FOCAL_PLANE_UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
+HEIC_SUFFIXES = {".heic", ".heif", ".hif"}
+# "ftyp" brands of ISO base media files that hold HEVC-coded stills (ISO/IEC 23008-12, annex B).
+HEIC_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
+# Colour primaries and transfer of what the project works in.
+SRGB_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+
+
+def load_photo(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
+    """Decode one photo.
+
+    Reads whatever Pillow reads (JPEG, PNG, WebP, TIFF and more) and HEIC where ``pillow-heif`` is installed.
+    The orientation of EXIF is applied, alpha is laid over mid grey, 16-bit values are scaled, an embedded
+    profile is converted to sRGB, and of several frames the first is taken.
+
+    Parameters
+    ----------
+    path : str or Path
+    max_megapixels : float
+        Larger photos are refused before they are decoded.
+
+    Returns
+    -------
+    Photo
+        ``focal_px`` follows EXIF: ``FocalLengthIn35mmFilm`` with the long side standing for 36 mm, else
+        ``FocalLength`` with the focal-plane resolution; None where neither is there or makes sense.
+
+    Raises
+    ------
+    PhotoError
+        The file is missing, not readable, not a photo, damaged, too small or too large.
+    DependencyError
+        A HEIC file, and ``pillow-heif`` is not installed.
+    """
+    path = Path(path)
+    data = _read_bytes(path)
+    _prepare_heic(path, data)
+    with _errors_of(path):
+        image = Image.open(io.BytesIO(data))
+        _check_size(path, image.size, max_megapixels)
+        exif = _exif_of(image)
+        focal_ratio = _focal_over_long_side(exif, image.size)
+        image.load()
+        pixels = _to_srgb(path, image, _orientation(exif))
+    focal_px = None if focal_ratio is None else focal_ratio * max(pixels.shape[:2])
+    return Photo(np.ascontiguousarray(pixels), path, focal_px)
+
+
+def photo_from_pixels(pixels: np.ndarray, path: Path | None = None, focal_px: float | None = None) -> Photo:
+    """(H, W, 3) uint8 sRGB, for instance a video frame -> :class:`Photo`, under the checks of a file."""
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise PhotoError(f"Pixels of shape {pixels.shape} and type {pixels.dtype} are not an H x W x 3 uint8 picture.")
+    _check_size(path or Path("the picture"), (pixels.shape[1], pixels.shape[0]), math.inf)
+    return Photo(np.ascontiguousarray(pixels), path, focal_px)
+
+
+# --- the file ---------------------------------------------------------------------------------------------
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        if path.is_dir():
+            raise PhotoError(f"{path.name} is a folder; give the photos in it instead.")
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise PhotoError(f"{path} does not exist; check the path.") from None
+    except PermissionError:
+        raise PhotoError(f"{path.name} may not be read; check its permissions.") from None
+    except (OSError, ValueError) as error:
+        raise PhotoError(f"{path.name} cannot be read ({_reason(error)}); check the disk or copy it again.") from None
+    if not data:
+        raise PhotoError(f"{path.name} is empty; copy it again from its source.")
+    return data
+
+
+def _prepare_heic(path: Path, data: bytes) -> None:
+    """Register the HEIC reader when the file needs it; importing it costs time that other files need not pay."""
+    if not (data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS):
+        return
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise DependencyError(
+            f"{path.name} is a HEIC photo and the reader for it is not installed; "
+            "run pip install 'mgcface[heif]' or convert the photo to JPEG."
+        ) from None
+    register_heif_opener()
+
+
+@contextmanager
+def _errors_of(path: Path):
+    """Whatever Pillow raises on a bad file becomes one sentence."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns at a third of its limit and on odd metadata; our own limit is already checked.
+            warnings.simplefilter("ignore")
+            yield
+    except UnidentifiedImageError:
+        raise PhotoError(
+            f"{path.name} is not a photo in a format that can be read; convert it to JPEG or PNG."
+        ) from None
+    except Image.DecompressionBombError:
+        raise PhotoError(f"{path.name} declares more pixels than can be decoded; scale it down first.") from None
+    except MemoryError:
+        raise PhotoError(f"{path.name} does not fit into memory; scale it down first.") from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, ZeroDivisionError) as error:
+        reason = _reason(error)
+        if "truncated" in reason or "premature" in reason.lower() or isinstance(error, EOFError):
+            raise PhotoError(
+                f"{path.name} is truncated: the file ends before the picture does; copy it again."
+            ) from None
+        raise PhotoError(f"{path.name} is damaged ({reason}); copy it again or save it anew.") from None
+
+
+def _reason(error: BaseException) -> str:
+    """The library's words, short enough for one line."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(text.split()).rstrip(".")[:120]
+
+
+def _check_size(path: Path, size: tuple[int, int], max_megapixels: float) -> None:
+    width, height = size
+    if min(width, height) < MIN_SIDE_PX:
+        raise PhotoError(
+            f"{path.name} is {width} x {height} pixels; a photo needs at least {MIN_SIDE_PX} pixels on each side."
+        )
+    if width * height > max_megapixels * 1e6:
+        raise PhotoError(
+            f"{path.name} has {width * height / 1e6:.0f} megapixels and the limit is {max_megapixels:.0f}; "
+            "scale it down first."
+        )
+
+
+# --- EXIF -------------------------------------------------------------------------------------------------
+
+
+def _exif_of(image: Image.Image) -> dict[int, object]:
+    """All tags of the main and the camera directory; empty when there are none or they cannot be parsed."""
+    tags: dict[int, object] = {}
+    with suppress(Exception):  # Metadata is a hint; makers write it in every broken way, the pixels still count.
+        exif = image.getexif()
+        tags.update(exif)
+        tags.update(exif.get_ifd(ExifTags.IFD.Exif))
+    return tags
+
+
+def _orientation(exif: dict[int, object]) -> int:
+    value = exif.get(ExifTags.Base.Orientation, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _number(value: object) -> float | None:
+    """A positive finite number out of an EXIF rational, or None."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+        return None
+    return number if math.isfinite(number) and number > 0 else None
+
+
+def _focal_over_long_side(exif: dict[int, object], size: tuple[int, int]) -> float | None:
+    """Focal length over the long side of the photo; a ratio survives rotation and resizing."""
+    ratio = None
+    equivalent = _number(exif.get(ExifTags.Base.FocalLengthIn35mmFilm))
+    focal_mm = _number(exif.get(ExifTags.Base.FocalLength))
+    per_unit = _number(exif.get(ExifTags.Base.FocalPlaneXResolution))
+    if equivalent is not None:
+        ratio = equivalent / FULL_FRAME_LONG_SIDE_MM
+    elif focal_mm is not None and per_unit is not None:
+        unit = exif.get(ExifTags.Base.FocalPlaneResolutionUnit, 2)
+        unit_mm = FOCAL_PLANE_UNIT_MM.get(unit) if isinstance(unit, int) else None
+        # The resolution speaks of the photo as it left the camera, whose width EXIF keeps.
+        taken = [_number(exif.get(tag)) for tag in (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)]
+        long_side = max(side for side in taken) if all(taken) else float(max(size))
+        if unit_mm is not None:
+            ratio = focal_mm * (per_unit / unit_mm) / long_side
+    low, high = FOCAL_RATIO_RANGE
+    return ratio if ratio is not None and low <= ratio <= high else None
+
+
+# --- pixels -----------------------------------------------------------------------------------------------
+
+
+def _to_srgb(path: Path, image: Image.Image, orientation: int) -> np.ndarray:
+    """Any mode of Pillow -> (H, W, 3) uint8 sRGB, upright."""
+    profile = image.info.get("icc_profile")
+    if image.mode == "F":
+        image = _from_float(path, image)
+    elif image.mode.startswith("I"):
+        image = _from_16_bit(image)
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB")
+    elif image.mode in ("1", "La", "RGBa", "LAB", "HSV", "YCbCr"):
+        image = image.convert({"1": "L", "La": "LA", "RGBa": "RGBA"}.get(image.mode, "RGB"))
+    elif "transparency" in image.info and image.mode in ("L", "RGB"):
+        image = image.convert("RGBA")
+    alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
+    if alpha is not None:
+        image = image.convert(image.mode[:-1])
+    image = _through_profile(image, profile)
+    if alpha is not None:
+        background = Image.new("RGB", image.size, NEUTRAL)
+        background.paste(image, mask=alpha)
+        image = background
+    if orientation != 1:
+        image.getexif()[ExifTags.Base.Orientation] = orientation
+        ImageOps.exif_transpose(image, in_place=True)
+    return np.asarray(image)
+
+
+def _through_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """sRGB through the embedded profile, or Pillow's plain conversion where there is none that fits."""
+    if profile:
+        with suppress(ImageCms.PyCMSError, OSError, ValueError):  # A broken profile is common and not fatal.
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(
+                image, source, SRGB_PROFILE, ImageCms.Intent.RELATIVE_COLORIMETRIC, outputMode="RGB"
+            )
+            if converted is not None:
+                return converted
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    """Grey with more than 8 bits -> L, scaled from the range of the type (Pillow's own ``convert`` clips at 255)."""
+    values = np.asarray(image).astype(np.float64)
+    top = 65535.0 if values.max(initial=0.0) <= 65535.0 else float(np.iinfo(np.int32).max)
+    return Image.fromarray(np.round(np.clip(values / top, 0.0, 1.0) * 255.0).astype(np.uint8), "L")
+
+
+def _from_float(path: Path, image: Image.Image) -> Image.Image:
+    """Float grey that stays within [0, 1] is linear light by custom; anything else has no scale to go by."""
+    values = np.asarray(image)
+    if not np.isfinite(values).all() or values.min() < 0.0 or values.max() > 1.0:
+        raise PhotoError(
+            f"{path.name} holds floating-point values outside 0 to 1, which have no fixed brightness; "
+            "save it as an 8-bit or 16-bit picture."
+        )
+    # The sRGB transfer function (IEC 61966-2-1).
+    encoded = np.where(values <= 0.0031308, 12.92 * values, 1.055 * values ** (1 / 2.4) - 0.055)
+    return Image.fromarray(np.round(encoded * 255.0).astype(np.uint8), "L")

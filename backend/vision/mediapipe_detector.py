@@ -1,0 +1,284 @@
+"""The default detector: MediaPipe's networks, searched for, verified and averaged.
+
+One photo goes through: candidates (:mod:`face_search`) -> landmark network on an upright crop -> again on a crop
+aligned by its own result -> checks -> ``passes`` slightly different crops, averaged.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+import numpy as np
+
+from backend.vision import face_search
+from backend.vision.crop import Reduced, Window
+from backend.vision.face_search import BOX_TO_WINDOW, Candidate, distinct, same_face
+from backend.vision.landmark_sets import FACE_OVAL, LEFT_EYE, MIRROR, RIGHT_EYE, ibug68_from_mediapipe
+from backend.vision.mediapipe_graph import MESH_INPUT_PX, DetectionGraph, MeshGraph
+from backend.vision.photo import DetectedFace, Photo
+
+# Crops averaged by default.
+DEFAULT_PASSES = 4
+# Candidates below this are not looked at; the landmark network has the last word, so it is lower than the 0.5
+# that MediaPipe uses where nothing verifies.
+MIN_DETECTION_SCORE = 0.3
+# P(face) of the landmark network, as in MediaPipe.
+MIN_MESH_SCORE = 0.5
+# Other sizes to try when the landmark network sees no face in a candidate's window.
+RETRY_SIZES = (1.0, 1.3, 0.8)
+# Crops to align before the result counts as unstable.
+ALIGNING_PASSES = 2
+# The box of the landmarks over the crop's side is 1 / 1.5 on an aligned crop; a face that is none drifts.
+FILL_RANGE = (0.45, 0.9)
+
+
+class MediaPipeDetector:
+    """478 landmarks and iBUG 68 from MediaPipe 0.10.21, whose models lie in its wheel.
+
+    Parameters
+    ----------
+    passes : int
+        Crops whose landmarks are averaged, at least 1; every second one is mirrored. From 2 on the spread over
+        the crops is reported as ``noise_px``.
+    threads : int, optional
+        Photos that :meth:`detect_many` works on at once; the number of processor cores when left out. MediaPipe
+        works outside of Python's global lock.
+
+    Any number of threads may call :meth:`detect` of one object: each call borrows a set of networks, and more sets
+    are made when all are in use.
+
+    Raises
+    ------
+    DependencyError
+        MediaPipe is not installed or cannot be loaded.
+    """
+
+    def __init__(self, passes: int = DEFAULT_PASSES, threads: int | None = None) -> None:
+        if passes < 1:
+            raise ValueError(f"passes is {passes}; at least one is needed.")
+        self.passes = passes
+        self.threads = threads or os.cpu_count() or 1
+        self._idle: SimpleQueue[_Networks] = SimpleQueue()
+        self._idle.put(_Networks())
+
+    def detect(self, photo: Photo, all_faces: bool = False) -> list[DetectedFace]:
+        """The faces of one photo.
+
+        Parameters
+        ----------
+        photo : Photo
+        all_faces : bool
+            Every face, small ones included, which costs tens of milliseconds; otherwise the largest.
+
+        Returns
+        -------
+        list of DetectedFace
+            Largest first; empty when no face is found.
+        """
+        networks = self._borrow()
+        try:
+            found = _find_faces(photo.pixels, networks, all_faces)
+            return [_measure(photo, face, networks, self.passes) for face in found]
+        finally:
+            self._idle.put(networks)
+
+    def detect_many(self, photos: Iterable[Photo], all_faces: bool = False) -> Iterator[list[DetectedFace]]:
+        """:meth:`detect` for each photo, in order, several at once; at most ``threads`` + 1 photos are held."""
+        waiting: deque[Future[list[DetectedFace]]] = deque()
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="faces") as pool:
+            try:
+                for photo in photos:
+                    waiting.append(pool.submit(self.detect, photo, all_faces))
+                    if len(waiting) > self.threads:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def close(self) -> None:
+        """Give the networks back; the next call of :meth:`detect` loads them again."""
+        while True:
+            try:
+                self._idle.get_nowait().close()
+            except Empty:
+                return
+
+    def __enter__(self) -> MediaPipeDetector:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _borrow(self) -> _Networks:
+        try:
+            return self._idle.get_nowait()
+        except Empty:
+            return _Networks()
+
+
+class _Networks:
+    """One set of running graphs, used by one thread at a time."""
+
+    def __init__(self) -> None:
+        self._detectors = [
+            DetectionGraph("FaceDetectionFullRangeCpu", MIN_DETECTION_SCORE),
+            DetectionGraph("FaceDetectionShortRangeCpu", MIN_DETECTION_SCORE),
+        ]
+        self.mesh = MeshGraph()
+
+    def detect(self, view: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What both detectors find: full range sees small faces, short range those that fill the picture."""
+        scores, points, boxes = zip(*(detector(view) for detector in self._detectors))
+        return np.concatenate(scores), np.concatenate(points), np.concatenate(boxes)
+
+    def close(self) -> None:
+        for graph in (*self._detectors, self.mesh):
+            graph.close()
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A verified face: the window aligned by its landmarks, and how sure the detector was."""
+
+    window: Window
+    score: float
+
+
+# --- finding ----------------------------------------------------------------------------------------------
+
+
+def _find_faces(pixels: np.ndarray, networks: _Networks, all_faces: bool) -> list[_Found]:
+    """Look in ever more costly ways until a face is verified; with ``all_faces`` in the tiles too."""
+    found: list[_Found] = []
+    for candidates, last_resort in _search(pixels, networks, all_faces):
+        if found and last_resort:
+            break
+        # Largest first: unless all are wanted, the first that holds is the answer.
+        for candidate in sorted(distinct(candidates), key=lambda c: -c.window.size):
+            if any(same_face(candidate.window, face.window) for face in found):
+                continue
+            face = _verify(pixels, candidate, networks)
+            if face is None or any(same_face(face.window, other.window) for other in found):
+                continue
+            found.append(face)
+            if not all_faces:
+                return found
+    return sorted(found, key=lambda face: -face.window.size)
+
+
+def _search(pixels: np.ndarray, networks: _Networks, all_faces: bool) -> Iterator[tuple[list[Candidate], bool]]:
+    """Lists of candidates, and whether they are only worth having when nothing was found before."""
+    yield face_search.whole(pixels, networks.detect), False
+    long_side = max(pixels.shape[:2])
+    tile_levels = [tiles for tiles in (2, 4) if long_side >= face_search.VIEW_PX * tiles / 2]
+    if all_faces:
+        for tiles in tile_levels:
+            yield face_search.tiled(pixels, networks.detect, tiles), False
+    yield face_search.padded(pixels, networks.detect), True
+    for candidates in face_search.turned(pixels, networks.detect):
+        yield candidates, True
+    if not all_faces:
+        for tiles in tile_levels:
+            yield face_search.tiled(pixels, networks.detect, tiles), True
+
+
+def _verify(pixels: np.ndarray, candidate: Candidate, networks: _Networks) -> _Found | None:
+    """Align a window to the landmarks seen in it; None when what is in there is no face."""
+    for factor in RETRY_SIZES:
+        start = candidate.window
+        window = Window(start.x, start.y, start.size * factor, start.angle)
+        for _ in range(ALIGNING_PASSES):
+            points, score = networks.mesh(Reduced(pixels, window, MESH_INPUT_PX).crop(window))
+            if score < MIN_MESH_SCORE or not _is_plausible(points):
+                break
+            window = _aligned(window, points)
+        else:
+            return _Found(window, candidate.score)
+    return None
+
+
+def _aligned(window: Window, points: np.ndarray) -> Window:
+    """The window that has the face upright, in the middle and 1 / 1.5 of the side."""
+    points = points[:, :2]
+    right_eye, left_eye = points[list(RIGHT_EYE)].mean(axis=0), points[list(LEFT_EYE)].mean(axis=0)
+    roll = np.arctan2(left_eye[1] - right_eye[1], left_eye[0] - right_eye[0])
+    cos, sin = np.cos(roll), np.sin(roll)
+    upright = points @ np.array([[cos, -sin], [sin, cos]])
+    low, high = upright.min(axis=0), upright.max(axis=0)
+    centre = np.array([[cos, -sin], [sin, cos]]) @ ((low + high) / 2.0)
+    x, y = window.to_photo(centre, MESH_INPUT_PX)
+    size = (high - low).max() * BOX_TO_WINDOW * window.size / MESH_INPUT_PX
+    return Window(float(x), float(y), float(size), float(window.angle + roll))
+
+
+def _is_plausible(points: np.ndarray) -> bool:
+    """Whether the points make a face: of the size of the crop, eyes over mouth over chin, right eye left of left."""
+    points = points[:, :2]
+    extent = (points.max(axis=0) - points.min(axis=0)).max() / MESH_INPUT_PX
+    right_eye, left_eye = points[list(RIGHT_EYE)].mean(axis=0), points[list(LEFT_EYE)].mean(axis=0)
+    eyes, mouth, chin = (right_eye + left_eye) / 2.0, (points[13] + points[14]) / 2.0, points[152]
+    down = chin - eyes
+    along = (mouth - eyes) @ down / max(down @ down, 1e-9)
+    across = (left_eye - right_eye) @ np.array([down[1], -down[0]]) / max(down @ down, 1e-9)
+    return bool(FILL_RANGE[0] < extent < FILL_RANGE[1] and 0.3 < along < 0.9 and across > 0.02)
+
+
+# --- measuring --------------------------------------------------------------------------------------------
+
+# Golden-angle steps spread any number of jittered crops evenly (Vogel's spiral).
+_GOLDEN_ANGLE = np.pi * (3.0 - 5.0**0.5)
+# Radius of the jitter: centre and size in parts of the crop, turn in radians.
+_JITTER_SHIFT, _JITTER_SIZE, _JITTER_TURN = 0.02, 0.03, 0.04
+
+
+def _jittered(window: Window, index: int, passes: int) -> Window:
+    """The ``index``-th of ``passes`` windows around ``window``; their mean is close to it."""
+    if passes == 1:
+        return window
+    radius, angle = np.sqrt((index + 0.5) / passes), index * _GOLDEN_ANGLE
+    step = (index + 0.5) / passes * 2.0 - 1.0
+    turn = np.sin(angle * 2.0)
+    return Window(
+        window.x + radius * np.cos(angle) * _JITTER_SHIFT * window.size,
+        window.y + radius * np.sin(angle) * _JITTER_SHIFT * window.size,
+        window.size * (1.0 + step * _JITTER_SIZE),
+        window.angle + turn * _JITTER_TURN,
+    )
+
+
+def _measure(photo: Photo, face: _Found, networks: _Networks, passes: int) -> DetectedFace:
+    """Landmarks of a verified face, averaged over ``passes`` crops."""
+    reduced = Reduced(photo.pixels, face.window, MESH_INPUT_PX)
+    samples, depths = [], []
+    for index in range(passes):
+        window, mirrored = _jittered(face.window, index, passes), index % 2 == 1
+        points, _ = networks.mesh(reduced.crop(window, mirrored))
+        if mirrored:
+            points = points[MIRROR]
+        samples.append(window.to_photo(points[:, :2], MESH_INPUT_PX, mirrored))
+        depths.append(points[:, 2] * window.size / MESH_INPUT_PX)
+    stack = np.array(samples)
+    mean = stack.mean(axis=0)
+    noise = {}
+    if passes > 1:
+        # Standard deviation of the mean of x and y together, unbiased.
+        spread = np.sqrt(stack.var(axis=0, ddof=1).sum(axis=1) / 2.0).astype(np.float32)
+        noise = {"mediapipe478": spread, "ibug68": ibug68_from_mediapipe(spread[:, None])[:, 0]}
+    oval = mean[list(FACE_OVAL)]
+    outside = (oval < 0.0).any() or (oval > [photo.width, photo.height]).any()
+    landmarks = mean.astype(np.float32)
+    return DetectedFace(
+        box=np.concatenate([landmarks.min(axis=0), landmarks.max(axis=0)]),
+        score=face.score,
+        landmarks={"mediapipe478": landmarks, "ibug68": ibug68_from_mediapipe(landmarks)},
+        depth_mediapipe478=np.mean(depths, axis=0).astype(np.float32),
+        noise_px=noise,
+        cropped=bool(outside),
+    )
