@@ -1,0 +1,1 @@
+"""Readers that turn other people's model files into a :class:`backend.face_model.model.FaceModel`."""
