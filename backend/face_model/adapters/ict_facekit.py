@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from backend.errors import Cancelled, ModelError
+from backend.face_model.adapters.layout import azimuthal_eye_uv, compact, mirror_pairs
 from backend.face_model.adapters.npz import open_npz, take
 from backend.face_model.arkit import ARKIT_NAMES
 from backend.face_model.embedding import embed_vertices, with_now7
@@ -33,14 +34,22 @@ VERTEX_COUNT = 26719
 FACE_COUNT = 26384
 IDENTITY_COUNT = 100
 
-# Part borders of the README's table. What follows the eyeballs (lacrimal fluid, eye blend, eye
-# occlusion, eyelashes) is made for transparent shaders; drawn opaque it would cover the eyes.
+# Part borders of the README's table. The eyes are the outer balls: the iris balls inside them are seen
+# only through a transparent cornea, and the shells that follow (lacrimal fluid, eye blend, eye
+# occlusion, eyelashes) would cover the eyes when they are drawn opaque.
 FACE_VERTICES = slice(0, 9409)
-EYEBALL_VERTICES = slice(21451, 24591)
-KEPT_VERTICES = 24591
-KEPT_FACES = 24692
+GUM_VERTICES = slice(14062, 17039)
+TEETH_VERTICES = slice(17039, 21451)
+SKIN_FACES = (slice(0, 11144), slice(13226, 14034))
 MOUTH_FACES = (slice(11144, 13226), slice(14034, 21496))
-EYE_FACES = slice(21496, 24692)
+EYE_FACES = (slice(21496, 22296), slice(23094, 23894))
+
+# The u range of each texture tile of the source: 0 face, 1 head, neck and sockets, 2 gums, 3 teeth.
+SKIN_TILES, MOUTH_TILES, FIRST_MOUTH_TILE = 2, 3, 1
+
+# Half the sine of half the angle of the iris seen from the eyeball's centre: 5.7 mm (where the iris
+# ball has its rim) on the outer ball's 15.7 mm.
+IRIS_RADIUS_UV = 0.093
 
 # ICT's shapes that Apple has as one, as (Apple's name, ICT's two halves).
 SPLIT_SHAPES = {name: (f"{name}_L", f"{name}_R") for name in ("browInnerUp", "cheekPuff")}
@@ -57,8 +66,13 @@ INFO = ModelInfo(
         "notes": [
             "51 of Apple's 52 expressions: there is no tongueOut; browInnerUp and cheekPuff are the sums of the "
             "source's left and right halves.",
-            "Lacrimal fluid, eye blend, eye occlusion and eyelashes are left out: they need transparent shaders.",
+            "Inner iris balls, lacrimal fluid, eye blend, eye occlusion and eyelashes are left out: they need "
+            "transparent shaders.",
+            "The source's texture tiles lie side by side in one square per material, so the skin is squeezed to half "
+            "its width; the eyes have the project's own layout.",
         ],
+        "eye_uv": "azimuthal",
+        "iris_radius_uv": IRIS_RADIUS_UV,
     },
 )
 
@@ -112,38 +126,48 @@ def read_ict_facekit(
 
 
 def _assemble(raw: Source) -> FaceModel:
-    faces = raw.faces[:KEPT_FACES].astype(np.int32)
-    used_uv, face_uv = _compact(raw.face_uv[:KEPT_FACES])
-    material = np.zeros(KEPT_FACES, np.uint8)
-    for part in MOUTH_FACES:
-        material[part] = 1
-    material[EYE_FACES] = 2
+    parts = (SKIN_FACES, MOUTH_FACES, EYE_FACES)
+    keep = [np.concatenate([np.arange(FACE_COUNT)[piece] for piece in slices]) for slices in parts]
+    material = np.repeat(np.arange(3, dtype=np.uint8), [len(rows) for rows in keep])
+    vertices, faces = compact(raw.faces[np.concatenate(keep)])
     expression, names = _arkit_shapes(raw.shapes)
+    mean = _metres(raw.mean, vertices)
+    uv, face_uv = _texture_layout(raw, keep, mean, faces[material == 2])
+    landmarks = np.searchsorted(vertices, raw.landmarks68)
     return FaceModel(
         info=INFO,
-        mean=_metres(raw.mean),
-        identity=_metres(raw.identity),
-        expression=_metres(expression),
+        mean=mean,
+        identity=_metres(raw.identity, vertices),
+        expression=_metres(expression, vertices),
         expression_names=names,
         faces=faces,
-        uv=raw.uv[used_uv].astype(np.float32),
+        uv=uv,
         face_uv=face_uv,
         face_material=material,
         materials=(SKIN, MOUTH, EYES),
-        regions=_regions(faces, material),
-        landmarks=with_now7({"ibug68": embed_vertices(raw.landmarks68, triangulate(faces))}),
+        regions=_regions(vertices, faces, material),
+        landmarks=with_now7({"ibug68": embed_vertices(landmarks, triangulate(faces))}),
+        mirror=mirror_pairs(mean),
     )
 
 
-def _metres(values: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(values[..., :KEPT_VERTICES, :] * np.float32(METRES_PER_CENTIMETRE), dtype=np.float32)
+def _metres(values: np.ndarray, vertices: np.ndarray) -> np.ndarray:
+    return values[..., vertices, :].astype(np.float32) * np.float32(METRES_PER_CENTIMETRE)
 
 
-def _compact(face_uv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The texture coordinates that faces use, and the faces renumbered to them."""
-    used = np.unique(face_uv[face_uv != NO_CORNER])
-    renumbered = np.searchsorted(used, face_uv).astype(np.int32)
-    return used, np.where(face_uv == NO_CORNER, NO_CORNER, renumbered).astype(np.int32)
+def _texture_layout(
+    raw: Source, keep: list[np.ndarray], mean: np.ndarray, eye_faces: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The tiles of each material side by side in one square, (U, 2) and (F, 4)."""
+    layouts = []
+    for rows, first, tiles in ((keep[0], 0, SKIN_TILES), (keep[1], FIRST_MOUTH_TILE, MOUTH_TILES)):
+        used, face_uv = compact(raw.face_uv[rows])
+        square = (raw.uv[used] - [first, 0.0]) / [tiles, 1.0]
+        layouts.append((square, face_uv))
+    layouts.append(azimuthal_eye_uv(mean, eye_faces))
+    offsets = np.cumsum([0, *(len(uv) for uv, _ in layouts)])
+    face_uv = [np.where(own == NO_CORNER, NO_CORNER, own + offset) for (_, own), offset in zip(layouts, offsets)]
+    return np.concatenate([uv for uv, _ in layouts]).astype(np.float32), np.concatenate(face_uv).astype(np.int32)
 
 
 def _arkit_shapes(shapes: dict[str, np.ndarray]) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -166,12 +190,12 @@ def _arkit_shapes(shapes: dict[str, np.ndarray]) -> tuple[np.ndarray, tuple[str,
     return np.stack(list(arranged.values())), tuple(arranged)
 
 
-def _regions(faces: np.ndarray, material: np.ndarray) -> dict[str, np.ndarray]:
-    regions = {name: np.zeros(KEPT_VERTICES, bool) for name in ("face", "eyes", "mouth")}
-    regions["face"][FACE_VERTICES] = True
-    regions["eyes"][EYEBALL_VERTICES] = True
-    corners = faces[material == 1]
-    regions["mouth"][np.unique(corners[corners != NO_CORNER])] = True
+def _regions(vertices: np.ndarray, faces: np.ndarray, material: np.ndarray) -> dict[str, np.ndarray]:
+    """What the parts of the mesh tell by themselves; ``vertices`` are the source's numbers of those kept."""
+    ranges = {"face": FACE_VERTICES, "gums": GUM_VERTICES, "teeth": TEETH_VERTICES}
+    regions = {name: (vertices >= part.start) & (vertices < part.stop) for name, part in ranges.items()}
+    for name, slot in (("mouth", 1), ("eyes", 2)):
+        regions[name] = np.isin(np.arange(len(vertices)), faces[material == slot])
     return regions
 
 
@@ -249,7 +273,7 @@ def _read_landmarks(path: Path) -> np.ndarray:
         landmarks = np.asarray(json.loads(path.read_text("utf-8"))["idx_to_landmark_verts"], np.int64)
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise ModelError(f"{path} is not the vertex list of ICT-FaceKit; download it again.") from error
-    if landmarks.shape != (68,) or landmarks.min() < 0 or landmarks.max() >= KEPT_VERTICES:
+    if landmarks.shape != (68,) or landmarks.min() < 0 or landmarks.max() >= FACE_VERTICES.stop:
         raise ModelError(f"{path} does not list 68 landmark vertices of the head; download it again.")
     return landmarks
 
