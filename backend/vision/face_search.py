@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from backend.vision.crop import Window
+from backend.vision.crop import Window, shrink
 
 # A detector: (H, W, 3) uint8 -> scores (N,), key points (N, 6, 2), boxes (N, 4) as left, top, width, height.
 Detect = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
@@ -100,7 +100,9 @@ def reduce_to(pixels: np.ndarray, long_side: int) -> np.ndarray:
     if factor >= 1.0:
         return pixels
     size = (max(round(width * factor), 1), max(round(height * factor), 1))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    # Whole steps first: they are several times faster than one step by a broken factor, and as free of aliasing.
+    coarse = shrink(pixels, max(min(int(1.0 / factor), height, width), 1))
+    return cv2.resize(coarse, size, interpolation=cv2.INTER_LINEAR)
 
 
 def _view_to_photo(view: np.ndarray, pixels: np.ndarray) -> np.ndarray:
