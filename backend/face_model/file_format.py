@@ -154,6 +154,7 @@ def _metadata(model: FaceModel) -> dict:
 
 
 def _open(path: Path) -> safe_open:
+    start = b""
     try:
         if path.is_dir():
             raise ModelError(f"{path} is a folder and not a face model; name the .safetensors file in it.")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.interpolate import RBFInterpolator
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from backend.errors import ModelError
 from backend.face_model.model import EYES, LANDMARK_SETS, SKIN, Embedding, FaceModel
@@ -84,7 +84,7 @@ def transfer_regions(source: FaceModel, target: FaceModel) -> dict[str, np.ndarr
         donors = np.flatnonzero(source_slots == source.materials.index(material))
         if not len(donors):
             continue
-        distance, nearest = cKDTree(placed[donors]).query(warp.target_vertices[own])
+        distance, nearest = KDTree(placed[donors]).query(warp.target_vertices[own])
         near = distance < REGION_REACH_M
         for name, mask in source.regions.items():
             regions[name][own] = mask[donors[nearest]] & near
@@ -122,8 +122,8 @@ class HeadWarp:
         placed = self.similarity.apply(points)
         return placed if self._residual is None else placed + self._residual(placed)
 
-    def _from_anchors(self, source: FaceModel, target: FaceModel, anchors: dict[str, np.ndarray] | None) -> Similarity:
-        own, other = head_anchors(source), {**head_anchors(target), **(anchors or {})}
+    def _from_anchors(self, source: FaceModel, target: FaceModel) -> Similarity:
+        own, other = head_anchors(source), head_anchors(target)
         names = sorted(set(own) & set(other))
         if len(names) < 3:
             missing = ", ".join(sorted(set(own) - set(other))) or "eyes"
@@ -137,7 +137,7 @@ class HeadWarp:
     def _refined(self, similarity: Similarity, region: np.ndarray | None) -> Similarity:
         """Closest points between the face of the source and the target, the nearer half counting."""
         points = self.source_vertices if region is None or not region.any() else self.source_vertices[region]
-        tree = cKDTree(self.target_vertices)
+        tree = KDTree(self.target_vertices)
         for _ in range(REFINE_ROUNDS):
             distance, nearest = tree.query(similarity.apply(points))
             closer = distance <= np.median(distance)

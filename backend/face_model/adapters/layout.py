@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from backend.geometry.mesh import NO_CORNER, triangulate
 
@@ -140,7 +140,7 @@ def mirror_pairs(mean: np.ndarray) -> np.ndarray | None:
     smallest total distance are taken.
     """
     mirrored = mean * np.array([-1.0, 1.0, 1.0], mean.dtype)
-    distance, partner = cKDTree(mean).query(mirrored)
+    distance, partner = KDTree(mean).query(mirrored)
     if distance.max() > MIRROR_TOLERANCE_M:
         return None
     everyone = np.arange(len(mean))

@@ -1,0 +1,83 @@
+"""What ``mgcface models list | info | install`` does, as plain data for whoever draws it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from backend.face_model.download import Cancel, Progress
+from backend.face_model.install import install_model
+from backend.face_model.registry import ModelEntry, find_model, get_model, list_models
+
+
+def models_table() -> list[dict[str, Any]]:
+    """One row per model: ``name, installed, version, licence, commercial, terms, source, size_mb, path, problem``.
+
+    ``path`` is None and ``size_mb`` 0 while a model is not installed; ``problem`` is empty unless an
+    installed file cannot be used. All values are ready for JSON.
+    """
+    return [_row(entry) for entry in list_models()]
+
+
+def model_details(name: str | Path) -> dict[str, Any]:
+    """Everything worth knowing of one installed model or model file, ready for JSON.
+
+    Reads the file whole, so a damaged one raises :class:`backend.errors.ModelError`.
+    """
+    path = find_model(name)
+    model = get_model(name)
+    extra = dict(model.info.extra)
+    return {
+        "name": model.info.name,
+        "version": model.info.version,
+        "licence": model.info.licence,
+        "commercial": model.info.commercial,
+        "terms": model.info.terms,
+        "attribution": model.info.attribution,
+        "path": str(path),
+        "size_mb": _megabytes(path.stat().st_size),
+        "vertices": model.vertex_count,
+        "faces": len(model.faces),
+        "quads": int((model.faces[:, 3] >= 0).sum()),
+        "materials": list(model.materials),
+        "identity_modes": len(model.identity),
+        "expressions": list(model.expression_names),
+        "expression_limits": model.expression_limits,
+        "landmarks": {name: len(embedding.corners) for name, embedding in model.landmarks.items()},
+        "regions": {name: int(mask.sum()) for name, mask in sorted(model.regions.items())},
+        "mirror": model.mirror is not None,
+        "albedo_modes": 0 if model.albedo_basis is None else len(model.albedo_basis),
+        "notes": list(extra.pop("notes", [])),
+        "extra": extra,
+    }
+
+
+def install(
+    name: str,
+    source: str | Path | None = None,
+    progress: Progress | None = None,
+    cancel: Cancel | None = None,
+    base_url: str | None = None,
+) -> dict[str, Any]:
+    """Install a model, see :func:`backend.face_model.install.install_model`; its row of the table on success."""
+    install_model(name, source, progress, cancel, base_url)
+    return next(row for row in models_table() if row["name"] == name)
+
+
+def _row(entry: ModelEntry) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "installed": entry.path is not None and not entry.problem,
+        "version": entry.version,
+        "licence": entry.licence,
+        "commercial": entry.commercial,
+        "terms": entry.terms,
+        "source": entry.source,
+        "size_mb": _megabytes(entry.size_bytes),
+        "path": None if entry.path is None else str(entry.path),
+        "problem": entry.problem,
+    }
+
+
+def _megabytes(count: int) -> float:
+    return round(count / 1e6, 1)
