@@ -1,0 +1,58 @@
+"""What of the photo's light is taken out of the texture.
+
+Symbols: V vertices.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from backend.reconstruction.texture_atlas import Surface
+from backend.reconstruction.texture_fill import solve_membrane
+from backend.reconstruction.texture_skin import SkinModel
+
+# Part of the smooth light (spherical harmonics to order 2) that is divided out: all of its sideways
+# part, which no face has of its own, and this much of the rest, which the fit cannot tell from the
+# darker skin of cheeks and chin.
+REMOVED = 0.75
+
+# Left and right are balanced where both were seen, over about sqrt(1 / 0.01) = 10 edges (4 cm).
+BALANCE_SMOOTHNESS = 1.0
+BALANCE_ANCHOR = 0.01
+
+# The gain on linear light stays within these bounds: more would lift noise out of the dark.
+LEAST_GAIN, MOST_GAIN = 0.5, 2.6
+
+
+def light_gain(colors: np.ndarray, seen: np.ndarray, skin: SkinModel, surface: Surface) -> np.ndarray:
+    """Factors, on square roots of light, that take the light away.
+
+    Parameters
+    ----------
+    colors : (V, 3) float
+        Square root of linear light.
+    seen : (V,) float in [0, 1]
+    skin : SkinModel
+    surface : Surface
+
+    Returns
+    -------
+    (V, 3) float
+    """
+    if surface.mirror[0] < 0:
+        return _bounded(-REMOVED * skin.shading)
+    mirrored = skin.shading[surface.mirror]
+    odd, even = (skin.shading - mirrored) / 2.0, (skin.shading + mirrored) / 2.0
+    log_gain = -odd - REMOVED * even
+    # What is left between the sides is light too (a cast shadow, a lamp close by) as far as it is smooth.
+    light = 2.0 * np.log(np.maximum(colors, 1e-3)) + log_gain
+    difference = light - light[surface.mirror]
+    both = seen * seen[surface.mirror] * (1.0 - surface.feature)
+    bias = solve_membrane(surface, difference, both * 0.2, BALANCE_SMOOTHNESS, np.zeros(3), BALANCE_ANCHOR)
+    bias = (bias - bias[surface.mirror]) / 2.0
+    # The darker side is lifted more than the lit one is lowered: shadows are what is wrong with a photo.
+    return _bounded(log_gain - 0.5 * bias)
+
+
+def _bounded(log_gain: np.ndarray) -> np.ndarray:
+    return np.exp(0.5 * np.clip(log_gain, np.log(LEAST_GAIN), np.log(MOST_GAIN)))

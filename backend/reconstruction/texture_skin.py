@@ -1,0 +1,194 @@
+"""Skin and light: which pixels of the photo are this person's skin, and how the light lies on it.
+
+Colours are compared as logarithms of linear light, where a lamp's strength and colour are sums.
+
+Symbols: V vertices, H, W size of the analysis window.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from backend.reconstruction.texture_atlas import Surface, ramp
+from backend.reconstruction.texture_raster import NO_TRIANGLE, interpolate
+from backend.reconstruction.texture_view import View
+
+# sRGB to linear light (IEC 61966-2-1), for each byte.
+_BYTE = np.arange(256) / 255.0
+LINEAR_OF_BYTE = np.where(_BYTE <= 0.04045, _BYTE / 12.92, ((_BYTE + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+# Added before the logarithm: below it a pixel is noise and its hue means nothing.
+DARKEST = 0.004
+
+# Ridge on the light's coefficients, per trusted vertex: the brightness may follow all nine harmonics,
+# the hue only the first four, and both give way where the photo shows only a part of the directions.
+LIGHT_RIDGE = 0.01
+HUE_RIDGE = 0.05
+LIGHT_ROUNDS = 6
+
+# Least spread of skin in log light: brightness below and above the expected, and hue. Pores, stubble
+# and highlights lie within it on an evenly coloured face.
+LEAST_DARK, LEAST_BRIGHT, LEAST_HUE = 0.26, 0.45, 0.085
+MOST_DARK, MOST_BRIGHT, MOST_HUE = 0.45, 0.90, 0.20
+
+# Squared distances, in spreads, at which a pixel stops being skin for sure and is surely none.
+SKIN_RAMP = (14.0, 6.0)
+
+# A rejected spot smaller than this (metres across) inside skin is a mole, a freckle or a nostril.
+SMALLEST_OCCLUDER = 7e-3
+
+
+@dataclass(frozen=True)
+class SkinModel:
+    """What skin looks like in this photo.
+
+    Attributes
+    ----------
+    shading : (V, 3) float64
+        Log of the light that falls on each vertex per channel, zero on average over trusted skin.
+    tone : (3,) float64
+        Log of the linear colour of skin under that average light.
+    spread : (3,) float64
+        Spreads of darker, brighter and hue, see :data:`LEAST_DARK`.
+    """
+
+    shading: np.ndarray
+    tone: np.ndarray
+    spread: np.ndarray
+
+
+def log_light(srgb: np.ndarray) -> np.ndarray:
+    """(..., 3) uint8 -> (..., 3) float32 log of linear light."""
+    return np.log(LINEAR_OF_BYTE + DARKEST)[srgb]
+
+
+def harmonics(normals: np.ndarray) -> np.ndarray:
+    """(V, 3) unit normals -> (V, 9) real spherical harmonics to order 2, each with unit maximum or so.
+
+    The same functions as in backend.rendering's light without their constants, which a fit absorbs.
+    """
+    x, y, z = normals.T
+    return np.stack([np.ones_like(x), y, z, x, x * y, y * z, 3 * z * z - 1, x * z, x * x - y * y], axis=1)
+
+
+def fit_skin(colors: np.ndarray, weight: np.ndarray, normals: np.ndarray) -> SkinModel:
+    """Robust fit of one skin tone under a smooth light.
+
+    ``log colour_c = tone_c + Y(n) . light_c + error``, Geman-McClure weights; brightness (the mean over
+    channels) and hue (what remains) are solved apart because hue varies far less.
+
+    Parameters
+    ----------
+    colors : (V, 3) float
+        Log light.
+    weight : (V,) float
+        Trust; zero leaves a vertex out.
+    normals : (V, 3) float
+    """
+    use = weight > 1e-3
+    if use.sum() < 20:
+        use = weight >= 0
+        weight = np.full(len(weight), 1e-3)
+    y, w0, observed = harmonics(normals[use]), weight[use], colors[use]
+    brightness = observed.mean(axis=1)
+    channels = np.concatenate([brightness[:, None], observed - brightness[:, None]], axis=1)
+    ridge = np.r_[0.0, np.full(8, LIGHT_RIDGE)] * w0.sum()
+    hue_ridge = np.r_[0.0, np.full(3, HUE_RIDGE)] * w0.sum()
+    w = w0.copy()
+    for _ in range(LIGHT_ROUNDS):
+        light = _ridge(y, channels[:, :1], w, ridge)
+        hue = _ridge(y[:, :4], channels[:, 1:], w, hue_ridge)
+        error = np.concatenate([y @ light, y[:, :4] @ hue], axis=1) - channels
+        dark, bright, spread_hue = _spread(error, w0)
+        scaled = (error[:, 0] / np.where(error[:, 0] > 0, dark, bright)) ** 2
+        scaled = scaled + (error[:, 1:] ** 2).sum(axis=1) / spread_hue**2
+        w = w0 / (1.0 + scaled / 4.0) ** 2
+    every = harmonics(normals)
+    shading = every[:, 1:] @ light[1:] + every[:, 1:4] @ hue[1:]
+    middle = np.average(shading[use], axis=0, weights=w)
+    return SkinModel(shading - middle, light[0] + hue[0] + middle, np.array([dark, bright, spread_hue]))
+
+
+def _ridge(basis: np.ndarray, values: np.ndarray, weight: np.ndarray, ridge: np.ndarray) -> np.ndarray:
+    weighted = basis * weight[:, None]
+    return np.linalg.solve(weighted.T @ basis + np.diag(ridge + 1e-9), weighted.T @ values)
+
+
+def _spread(error: np.ndarray, weight: np.ndarray) -> tuple[float, float, float]:
+    """Spreads of predicted minus observed: darker, brighter, hue; 1.48 times the weighted median, bounded."""
+    order = np.argsort(np.abs(error[:, 0]))
+    total = np.cumsum(weight[order])
+    brightness = 1.48 * abs(error[order[np.searchsorted(total, total[-1] / 2)], 0])
+    length = np.sqrt((error[:, 1:] ** 2).sum(axis=1))
+    order = np.argsort(length)
+    total = np.cumsum(weight[order])
+    hue = 1.2 * length[order[np.searchsorted(total, total[-1] / 2)]]
+    return (
+        float(np.clip(1.3 * brightness, LEAST_DARK, MOST_DARK)),
+        float(np.clip(2.0 * brightness, LEAST_BRIGHT, MOST_BRIGHT)),
+        float(np.clip(2.0 * hue, LEAST_HUE, MOST_HUE)),
+    )
+
+
+def skin_weight(
+    view: View, surface: Surface, skin: SkinModel, triangles: np.ndarray, metres_per_pixel: float
+) -> np.ndarray:
+    """(H, W) float32: how surely each pixel shows the person's own face and neither hair nor a thing before it.
+
+    A pixel is compared with the skin that the light would show there. Eyes, brows and lips may differ
+    freely in brightness and more in hue; below the nose dark hair is a beard and stays. What is far from
+    skin, larger than a mole and connected is an occluder; what is skin but not connected with the
+    trusted part of the face is not the face.
+    """
+    expected = skin.tone + skin.shading
+    values = np.concatenate(
+        [expected, surface.take[:, None], surface.feature[:, None], surface.beard[:, None], surface.trust[:, None]],
+        axis=1,
+    )
+    maps = interpolate(view.coverage, triangles, values)
+    take, feature, beard, trust = (maps[..., k] for k in range(3, 7))
+    distance = _distance_from_skin(log_light(view.image) - maps[..., :3], skin.spread, feature, beard)
+    likely = ramp(distance, *SKIN_RAMP)
+    on_head = view.coverage.triangle != NO_TRIANGLE
+    likely = np.where(on_head, likely, 0.0).astype(np.float32)
+    likely = _forgive_spots(likely, metres_per_pixel)
+    likely = _keep_connected(likely, (trust > 0.5) & (view.weight > 0.5))
+    # One pixel less on every side: the rim of a strand of hair is half skin and would stay as a shadow.
+    likely = cv2.erode(likely, np.ones((3, 3), np.uint8))
+    likely = cv2.GaussianBlur(likely, (0, 0), 1.0)
+    # Little prior belief asks for more likelihood, and full likelihood on the scalp is still not enough.
+    return np.clip(ramp(likely, 0.35, 0.9) * ramp(take, 0.05, 0.5), 0.0, 1.0).astype(np.float32)
+
+
+def _distance_from_skin(error: np.ndarray, spread: np.ndarray, feature: np.ndarray, beard: np.ndarray) -> np.ndarray:
+    """Squared distance in spreads of observed minus expected log light, (H, W, 3) -> (H, W)."""
+    dark, bright, hue = spread
+    brightness = error.mean(axis=2)
+    tint = ((error - brightness[..., None]) ** 2).sum(axis=2) / hue**2
+    # In the dark a camera's hue is noise, and in a highlight it is the lamp's.
+    tint = tint / (1.0 + (np.minimum(brightness, 0.0) / (2 * dark)) ** 2 + np.maximum(brightness, 0.0) / bright)
+    free_dark = 1.0 + 5.0 * np.maximum(feature, beard)
+    scaled = np.where(brightness < 0, brightness / (dark * free_dark), brightness / (bright * (1.0 + 2.0 * feature)))
+    return scaled**2 + tint / (1.0 + 5.0 * feature + 1.0 * beard) ** 2
+
+
+def _forgive_spots(likely: np.ndarray, metres_per_pixel: float) -> np.ndarray:
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((likely < 0.5).astype(np.uint8), connectivity=8)
+    extent = np.maximum(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT]) * metres_per_pixel
+    small = (extent < SMALLEST_OCCLUDER) & (np.arange(count) > 0)
+    return np.where(small[labels], np.float32(1.0), likely)
+
+
+def _keep_connected(likely: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    # Opened first, so that a bridge of one or two pixels does not join a lit curl to the forehead.
+    opened = cv2.morphologyEx((likely > 0.5).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    count, labels = cv2.connectedComponents(opened, connectivity=4)
+    seeded = np.bincount(labels[seeds], minlength=count)
+    seeded[0] = 0
+    if seeded.max(initial=0) == 0:
+        return likely
+    keep = (seeded > 0.02 * seeded.max())[labels].astype(np.uint8)
+    return likely * cv2.dilate(keep, np.ones((5, 5), np.uint8))
