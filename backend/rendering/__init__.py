@@ -1,1 +1,1 @@
-"""Rasterize, interpolate, shade."""
+"""Rasterize, interpolate, antialias, shade. See docs/rendering.md."""
