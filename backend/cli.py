@@ -1,0 +1,200 @@
+"""``mgcface``: the one command.
+
+This page declares what can be typed. The work is in :mod:`backend.commands`, imported when a command
+runs, so that ``mgcface --help`` answers at once and does not wait for PyTorch.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from backend import __version__
+from backend.commands import console
+from backend.commands.console import run_guarded
+
+
+class Device(str, Enum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Detector(str, Enum):
+    mediapipe = "mediapipe"
+    fan = "fan"
+
+
+class TextureSize(str, Enum):
+    s1024 = "1024"
+    s2048 = "2048"
+    s4096 = "4096"
+    none = "none"
+
+
+app = typer.Typer(
+    help="Photos to textured, animatable 3D heads.",
+    no_args_is_help=True,
+    add_completion=False,
+    # Rich would double the time that --help takes.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+models = typer.Typer(help="Face models: what is there, what each allows, install more.", no_args_is_help=True)
+app.add_typer(models, name="models")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+ModelOption = Annotated[str, typer.Option("--model", help="Name of a face model, or the path of its file.")]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute; auto takes a GPU if there is one.")]
+DetectorOption = Annotated[Detector, typer.Option("--detector", help="What finds the landmarks.")]
+TextureOption = Annotated[TextureSize, typer.Option("--texture", help="Side of the texture in pixels, or none.")]
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        console.say(f"mgcface {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Photos to textured, animatable 3D heads."""
+
+
+@app.command()
+def reconstruct(
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="JPEG, PNG, WebP, TIFF or HEIC files.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results, one folder per face in it.")],
+    model: ModelOption = "open-head",
+    texture: TextureOption = TextureSize.s1024,
+    device: DeviceOption = Device.auto,
+    detector: DetectorOption = Detector.mediapipe,
+    all_faces: Annotated[bool, typer.Option("--all-faces", help="Every face of a photo, not the largest.")] = False,
+    formats: Annotated[
+        str | None,
+        typer.Option("--formats", help="Files to write, with commas between: glb,obj,json,... All when left out."),
+    ] = None,
+    stages: Annotated[
+        str, typer.Option("--stages", help="Stages to run; without fit the mean head is posed on the photo.")
+    ] = "detect,fit,texture",
+    json_output: JsonOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Turn photos into heads: GLB, OBJ, textures, an overlay picture and all numbers as JSON.
+
+    Exit code 0: all went well; 1: nothing could be done; 2: wrong usage; 3: some photos failed, with
+    one line each on stderr, and the rest were done; 130: interrupted.
+    """
+    from backend.commands.reconstruct import Request, run
+
+    request = Request(
+        photos=tuple(photos),
+        out=out,
+        model=model,
+        texture_size=None if texture is TextureSize.none else int(texture.value),
+        device=device.value,
+        detector=detector.value,
+        all_faces=all_faces,
+        formats=split_names(formats or ""),
+        stages=split_names(stages),
+        json_output=json_output,
+        quiet=quiet,
+    )
+    finish(lambda interrupt: run(request, interrupt), json_output)
+
+
+@models.command("list")
+def models_list(json_output: JsonOption = False) -> None:
+    """All face models, installed or not, and whether their output may be sold."""
+    from backend.commands.models import run_list
+
+    finish(lambda _: run_list(json_output), json_output)
+
+
+@models.command("info")
+def models_info(
+    name: Annotated[str, typer.Argument(help="Name of a model, or the path of its file.")],
+    json_output: JsonOption = False,
+) -> None:
+    """One face model in full: sizes, expressions, licence, the notice its makers ask for."""
+    from backend.commands.models import run_info
+
+    finish(lambda _: run_info(name, json_output), json_output)
+
+
+@models.command("install")
+def models_install(
+    name: Annotated[str, typer.Argument(help="Name of a model, see `mgcface models list`.")],
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="File or folder to read instead of downloading."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Fetch a face model from its public home, or read it from --from, and convert it."""
+    from backend.commands.models import run_install
+
+    finish(lambda _: run_install(name, source, quiet))
+
+
+@app.command()
+def doctor(json_output: JsonOption = False) -> None:
+    """What is installed, what is missing and how to fix it, and which licences are in force."""
+    from backend.commands.doctor import run
+
+    finish(lambda _: run(json_output), json_output)
+
+
+@app.command()
+def bench(
+    photo: Annotated[
+        Path | None,
+        typer.Option("--photo", help="Photo to measure with; the example photo when left out."),
+    ] = None,
+    model: ModelOption = "open-head",
+    texture: TextureOption = TextureSize.s1024,
+    device: DeviceOption = Device.auto,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, max=100, help="Warm runs; the median counts.")] = 7,
+    many: Annotated[int, typer.Option("--many", min=2, max=1024, help="Photos in the one large call.")] = 64,
+    json_output: JsonOption = False,
+) -> None:
+    """Measure the speed here: cold start, one photo and many photos by stage, peak memory."""
+    from backend.commands.bench import Request, run
+
+    request = Request(
+        photo=photo,
+        model=model,
+        texture=texture.value,
+        device=device.value,
+        repeats=repeats,
+        many=many,
+        json_output=json_output,
+    )
+    finish(lambda interrupt: run(request, interrupt), json_output)
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """``"glb, obj"`` -> ``("glb", "obj")``, without doubles."""
+    return tuple(dict.fromkeys(name for name in (part.strip().lower() for part in text.split(",")) if name))
+
+
+def finish(work: console.Work, json_output: bool = False) -> None:
+    """Do the work of a command and leave with its exit code."""
+    raise typer.Exit(run_guarded(work, json_output))
+
+
+def main() -> None:
+    """Entry point of the ``mgcface`` command."""
+    app(prog_name="mgcface")
+
+
+if __name__ == "__main__":
+    main()
