@@ -33,10 +33,9 @@ FORMATS = ("glb", "obj", "json", "texture", "overlay")
 
 HEAD_GLB, HEAD_OBJ, NEUTRAL_OBJ = "head.glb", "head.obj", "neutral.obj"
 RECORD_FILE, OVERLAY_FILE, CONFIDENCE_FILE = "reconstruction.json", "overlay.jpg", "confidence.png"
-OUR_FILES = frozenset(
-    (HEAD_GLB, HEAD_OBJ, NEUTRAL_OBJ, MATERIAL_FILE, RECORD_FILE, OVERLAY_FILE)
-    + (SKIN_TEXTURE_FILE, CONFIDENCE_FILE, EYE_TEXTURE_FILE)
-)
+MESH_FILES = (HEAD_GLB, HEAD_OBJ, NEUTRAL_OBJ, MATERIAL_FILE)
+PICTURE_FILES = (OVERLAY_FILE, SKIN_TEXTURE_FILE, CONFIDENCE_FILE, EYE_TEXTURE_FILE)
+OUR_FILES = frozenset((RECORD_FILE, *MESH_FILES, *PICTURE_FILES))
 # What file managers leave behind in folders that were looked at.
 DESKTOP_FILES = frozenset((".DS_Store", "Thumbs.db", "desktop.ini"))
 
@@ -106,7 +105,7 @@ def write_head(
 def head_files(reconstruction: Reconstruction, photo: Photo, formats: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """File name and content of every file, made one at a time."""
     model, texture = reconstruction.model, reconstruction.texture
-    eyes = eye_picture(reconstruction, photo) if {"glb", "obj"} & set(formats) else None
+    eyes = eye_picture(reconstruction, photo) if {"glb", "obj", "overlay"} & set(formats) else None
     if "json" in formats:
         yield RECORD_FILE, record_text(reconstruction).encode("utf-8")
     if "glb" in formats:
@@ -123,7 +122,7 @@ def head_files(reconstruction: Reconstruction, photo: Photo, formats: Sequence[s
     if texture is not None and "texture" in formats:
         yield CONFIDENCE_FILE, png_bytes(texture.confidence)
     if "overlay" in formats:
-        yield OVERLAY_FILE, jpeg_bytes(overlay_image(reconstruction, photo))
+        yield OVERLAY_FILE, jpeg_bytes(overlay_image(reconstruction, photo, eyes))
 
 
 def eye_picture(reconstruction: Reconstruction, photo: Photo) -> np.ndarray | None:

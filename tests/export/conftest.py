@@ -105,7 +105,11 @@ def expression_shapes(mean: np.ndarray, head_count: int) -> np.ndarray:
 def landmark_sets(faces: np.ndarray, mean: np.ndarray) -> dict[str, Embedding]:
     """iBUG 68 on triangles at the front of the head; MediaPipe's set is left out on purpose."""
     triangles = triangulate(faces)
-    front = np.flatnonzero(mean[triangles][:, :, 2].min(axis=1) > 0.02)[:68]
+    front = np.flatnonzero(mean[triangles][:, :, 2].min(axis=1) > 0.02)
+    lowest = front[mean[triangles[front]][:, :, 1].mean(axis=1).argmin()]
+    front = front[:68].copy()
+    # Point 8 is the chin; nothing else here depends on which point is where.
+    front[8] = lowest
     weights = np.random.default_rng(68).dirichlet(np.ones(3), 68).astype(np.float32)
     return {"ibug68": Embedding(triangles[front], weights)}
 

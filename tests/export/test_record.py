@@ -119,8 +119,8 @@ def test_a_value_that_is_not_finite_is_refused(reconstruction, bad):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "hello", "[]", "{}", '{"format_version": 1}', '{"format_version": 9}', "[" * 100_000, '{"format_version": NaN}'],
-)  # fmt: skip
+    ["", "hello", "[]", "{}", '{"format_version": 1}', '{"format_version": 9}', "[" * 100_000, '{"units": NaN}'],
+)
 def test_files_that_are_no_records(tmp_path, content):
     path = tmp_path / "reconstruction.json"
     path.write_text(content, "utf-8")

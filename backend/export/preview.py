@@ -1,0 +1,134 @@
+"""Small shaded pictures of a head, for people to judge: clay or textured, under one soft studio light.
+
+Symbols: V vertices, T triangles, U texture coordinates, H and W image height and width, N covered pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from backend.export.eye_texture import linear_from_srgb, srgb_bytes
+from backend.export.parts import LOOKS, MOUTH_REGIONS, OTHER_LOOK, faces_within
+from backend.face_model.model import MOUTH, SKIN, FaceModel
+from backend.geometry.camera import Camera
+from backend.geometry.mesh import triangle_faces, vertex_normals
+from backend.rendering.rasterize import interpolate, rasterize
+from backend.rendering.transform import project_to_image
+
+# Samples per pixel along each side; the picture is averaged down.
+SUPERSAMPLING = 2
+# Linear RGB of the clay, and of the parts that stay recognisable in it.
+CLAY = np.float32([0.52, 0.48, 0.45])
+# Directions towards the lights in camera axes (x right, y down, z away from the viewer) and their strengths:
+# a key from the upper left, a fill from the right, a rim from behind, and light from everywhere.
+LIGHTS = (((-0.55, -0.65, -0.75), 0.78), ((0.85, -0.10, -0.55), 0.22), ((0.35, -0.60, 0.75), 0.25))
+AMBIENT = 0.16
+# A photo texture has its own light: it is shown nearly flat.
+TEXTURED_AMBIENT, TEXTURED_LIGHT = 0.72, 0.34
+
+
+@dataclass(frozen=True)
+class Picture:
+    """``color`` (H, W, 3) uint8 sRGB, meaningless where ``cover`` (H, W) float32 in [0, 1] is 0."""
+
+    color: np.ndarray
+    cover: np.ndarray
+
+    def over(self, background: np.ndarray, opacity: float = 1.0) -> np.ndarray:
+        """(H, W, 3) uint8 laid over a background of the same size, or over one colour."""
+        alpha = (self.cover * opacity)[..., None]
+        return np.round(self.color * alpha + np.asarray(background, np.float32) * (1.0 - alpha)).astype(np.uint8)
+
+
+class Previewer:
+    """Draws heads of one shape from any camera."""
+
+    def __init__(self, model: FaceModel, vertices: np.ndarray) -> None:
+        """``vertices`` (V, 3) metres."""
+        self.model = model
+        self.vertices = torch.from_numpy(np.ascontiguousarray(vertices, np.float32))[None]
+        self.normals = torch.from_numpy(vertex_normals(vertices, model.triangles).astype(np.float32))[None]
+        self.triangles = torch.from_numpy(model.triangles)
+        self.colors = triangle_colors(model)
+
+    def draw(self, camera: Camera, textures: dict[str, np.ndarray]) -> Picture:
+        """The head as ``camera`` sees it, at the camera's size.
+
+        ``textures`` (S, S, 3) uint8 by material slot (``skin``, ``eyes``); what has none is clay.
+        """
+        large = camera.resized(camera.width * SUPERSAMPLING, camera.height * SUPERSAMPLING)
+        K, R, t = (torch.from_numpy(np.ascontiguousarray(part, np.float32)) for part in (large.K, large.R, large.t))
+        image = project_to_image(self.vertices, K, R, t)
+        seen = rasterize(image, self.triangles, large.height, large.width)
+        mask = seen.mask[0].numpy()
+        triangle = seen.triangle[0].numpy()[mask]
+        normals = interpolate(self.normals, seen, self.triangles)[0].numpy()[mask] @ large.R.T.astype(np.float32)
+        color = self.colors[triangle]
+        light = studio_light(normals)
+        if textures:
+            table, corners = torch.from_numpy(self.model.uv)[None], torch.from_numpy(self.model.triangles_uv)
+            uv = interpolate(table, seen, corners)[0].numpy()[mask]
+            slot = self.model.triangle_material[triangle]
+            for name in textures.keys() & set(self.model.materials):
+                inside = slot == self.model.materials.index(name)
+                color[inside] = sample(textures[name], uv[inside])
+                if name == SKIN:
+                    light[inside] = TEXTURED_AMBIENT + TEXTURED_LIGHT * light[inside]
+        canvas = np.zeros((large.height, large.width, 4), np.float32)
+        canvas[mask, :3] = color * light[:, None]
+        canvas[mask, 3] = 1.0
+        return _averaged(canvas)
+
+
+def triangle_colors(model: FaceModel) -> np.ndarray:
+    """(T, 3) float32 linear RGB: clay for the skin, each other part in its own colour, muted."""
+    colors = np.empty((len(model.faces), 3), np.float32)
+    for slot, name in enumerate(model.materials):
+        look = LOOKS.get(name, OTHER_LOOK)
+        colors[model.face_material == slot] = CLAY if name == SKIN else _muted(look.color)
+        if name == MOUTH:
+            for region in MOUTH_REGIONS:
+                inside = (model.face_material == slot) & faces_within(model.faces, model.regions.get(region))
+                colors[inside] = _muted(LOOKS[region].color)
+    return colors[triangle_faces(model.faces)]
+
+
+def studio_light(normals: np.ndarray) -> np.ndarray:
+    """(N,) float32: brightness of a white matte surface; normals in camera axes are turned to the viewer."""
+    length = np.linalg.norm(normals, axis=1, keepdims=True)
+    normals = normals / np.maximum(length, 1e-12)
+    # The inside of lips and lids is seen from behind.
+    normals = np.where(normals[:, 2:] > 0.3, -normals, normals)
+    result = np.full(len(normals), AMBIENT, np.float32)
+    for direction, strength in LIGHTS:
+        towards = np.float32(direction) / np.linalg.norm(direction)
+        # Wrapped diffuse: the terminator is soft, as on skin under a large light.
+        result += strength * np.clip((normals @ towards + 0.25) / 1.25, 0.0, 1.0).astype(np.float32)
+    return result
+
+
+def sample(texture: np.ndarray, uv: np.ndarray) -> np.ndarray:
+    """(N, 3) float32 linear RGB: nearest texel of (S, S, 3) uint8 sRGB at (N, 2), v upward, repeated outside."""
+    height, width = texture.shape[:2]
+    column = np.floor(uv[:, 0] * width).astype(int) % width
+    row = np.floor((1.0 - uv[:, 1]) * height).astype(int) % height
+    table = linear_from_srgb(np.arange(256, dtype=np.float32) / 255.0).astype(np.float32)
+    return table[texture[row, column]]
+
+
+def _muted(color: tuple[float, float, float]) -> np.ndarray:
+    """Halfway to grey of the same brightness, so that clay pictures stay quiet."""
+    value = np.float32(color)
+    return 0.5 * value + 0.5 * value.mean()
+
+
+def _averaged(canvas: np.ndarray) -> Picture:
+    """(2H, 2W, 4) premultiplied linear -> picture of half the size."""
+    steps = range(SUPERSAMPLING)
+    # Sums of strided views: five times as fast as a mean over two axes of a reshaped array.
+    total = sum(canvas[y::SUPERSAMPLING, x::SUPERSAMPLING] for y in steps for x in steps)
+    color = total[..., :3] / np.maximum(total[..., 3:], 1e-6)
+    return Picture(srgb_bytes(color), total[..., 3] / SUPERSAMPLING**2)
