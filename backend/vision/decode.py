@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import io
 import math
+import re
+import stat
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from backend.errors import DependencyError, PhotoError
 from backend.vision.photo import Photo
@@ -32,9 +36,20 @@ FULL_FRAME_LONG_SIDE_MM = 36.0
 FOCAL_RATIO_RANGE = (0.2, 30.0)
 # EXIF FocalPlaneResolutionUnit -> millimetres (EXIF 2.32, 4.6.5; 4 and 5 are in use although not standard).
 FOCAL_PLANE_UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
-HEIC_SUFFIXES = {".heic", ".heif", ".hif"}
 # "ftyp" brands of ISO base media files that hold HEVC-coded stills (ISO/IEC 23008-12, annex B).
 HEIC_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
+# Sides in another proportion than EXIF says were cropped after the camera: its focal length then says nothing.
+CROPPED_ASPECT = 0.02
+# EXIF orientation -> what makes the picture upright.
+_TURN_OF_ORIENTATION = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # Colour primaries and transfer of what the project works in.
 SRGB_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
@@ -66,15 +81,15 @@ def load_photo(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> Phot
         A HEIC file, and ``pillow-heif`` is not installed.
     """
     path = Path(path)
-    data = _read_bytes(path)
-    _prepare_heic(path, data)
-    with _errors_of(path):
-        image = Image.open(io.BytesIO(data))
+    with _open(path) as file, _errors_of(path, max_megapixels):
+        _prepare_heic(path, file)
+        image = Image.open(file)
         _check_size(path, image.size, max_megapixels)
-        exif = _exif_of(image)
-        focal_ratio = _focal_over_long_side(exif, image.size)
+        focal_ratio = _focal_over_long_side(_exif_of(image), image.size)
         image.load()
-        pixels = _to_srgb(path, image, _orientation(exif))
+        # Asked after loading: Pillow's TIFF reader turns the picture itself and then drops the tag.
+        orientation = _exif_of(image).get(ExifTags.Base.Orientation, 1)
+        pixels = _to_srgb(path, image, _TURN_OF_ORIENTATION.get(orientation))
     focal_px = None if focal_ratio is None else focal_ratio * max(pixels.shape[:2])
     return Photo(np.ascontiguousarray(pixels), path, focal_px)
 
@@ -83,32 +98,36 @@ def photo_from_pixels(pixels: np.ndarray, path: Path | None = None, focal_px: fl
     """(H, W, 3) uint8 sRGB, for instance a video frame -> :class:`Photo`, under the checks of a file."""
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise PhotoError(f"Pixels of shape {pixels.shape} and type {pixels.dtype} are not an H x W x 3 uint8 picture.")
-    _check_size(path or Path("the picture"), (pixels.shape[1], pixels.shape[0]), math.inf)
+    _check_size(path or Path("The picture"), (pixels.shape[1], pixels.shape[0]), math.inf)
     return Photo(np.ascontiguousarray(pixels), path, focal_px)
 
 
 # --- the file ---------------------------------------------------------------------------------------------
 
 
-def _read_bytes(path: Path) -> bytes:
+def _open(path: Path) -> BinaryIO:
     try:
-        if path.is_dir():
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
             raise PhotoError(f"{path.name} is a folder; give the photos in it instead.")
-        data = path.read_bytes()
+        if not stat.S_ISREG(status.st_mode):  # Opening a pipe would wait for ever.
+            raise PhotoError(f"{path.name} is not a file; give a photo instead.")
+        if status.st_size == 0:
+            raise PhotoError(f"{path.name} is empty; copy it again from its source.")
+        return path.open("rb")
     except FileNotFoundError:
         raise PhotoError(f"{path} does not exist; check the path.") from None
     except PermissionError:
         raise PhotoError(f"{path.name} may not be read; check its permissions.") from None
     except (OSError, ValueError) as error:
-        raise PhotoError(f"{path.name} cannot be read ({_reason(error)}); check the disk or copy it again.") from None
-    if not data:
-        raise PhotoError(f"{path.name} is empty; copy it again from its source.")
-    return data
+        raise PhotoError(f"{path.name} cannot be opened ({_reason(error)}); check the path and the disk.") from None
 
 
-def _prepare_heic(path: Path, data: bytes) -> None:
+def _prepare_heic(path: Path, file: BinaryIO) -> None:
     """Register the HEIC reader when the file needs it; importing it costs time that other files need not pay."""
-    if not (data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS):
+    start = file.read(12)
+    file.seek(0)
+    if not (start[4:8] == b"ftyp" and start[8:12] in HEIC_BRANDS):
         return
     try:
         from pillow_heif import register_heif_opener
@@ -121,27 +140,28 @@ def _prepare_heic(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def _errors_of(path: Path):
+def _errors_of(path: Path, max_megapixels: float) -> Iterator[None]:
     """Whatever Pillow raises on a bad file becomes one sentence."""
     try:
         with warnings.catch_warnings():
-            # Pillow warns at a third of its limit and on odd metadata; our own limit is already checked.
+            # Pillow warns at half of its limit and on odd metadata; our own limit is checked anyway.
             warnings.simplefilter("ignore")
             yield
     except UnidentifiedImageError:
         raise PhotoError(
             f"{path.name} is not a photo in a format that can be read; convert it to JPEG or PNG."
         ) from None
-    except Image.DecompressionBombError:
-        raise PhotoError(f"{path.name} declares more pixels than can be decoded; scale it down first.") from None
+    except Image.DecompressionBombError as error:
+        # Pillow's limit holds too; it says the number of pixels only in words.
+        pixels = re.search(r"\((\d+) pixels\)", str(error))
+        size = f"{int(pixels[1]) / 1e6:.0f}" if pixels else "too many"
+        raise PhotoError(_too_large(path, size, max_megapixels)) from None
     except MemoryError:
         raise PhotoError(f"{path.name} does not fit into memory; scale it down first.") from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, ZeroDivisionError) as error:
         reason = _reason(error)
-        if "truncated" in reason or "premature" in reason.lower() or isinstance(error, EOFError):
-            raise PhotoError(
-                f"{path.name} is truncated: the file ends before the picture does; copy it again."
-            ) from None
+        if "truncated" in reason.lower() or "premature" in reason.lower() or isinstance(error, EOFError):
+            raise PhotoError(f"{path.name} is truncated (it ends before the picture does); copy it again.") from None
         raise PhotoError(f"{path.name} is damaged ({reason}); copy it again or save it anew.") from None
 
 
@@ -158,28 +178,25 @@ def _check_size(path: Path, size: tuple[int, int], max_megapixels: float) -> Non
             f"{path.name} is {width} x {height} pixels; a photo needs at least {MIN_SIDE_PX} pixels on each side."
         )
     if width * height > max_megapixels * 1e6:
-        raise PhotoError(
-            f"{path.name} has {width * height / 1e6:.0f} megapixels and the limit is {max_megapixels:.0f}; "
-            "scale it down first."
-        )
+        raise PhotoError(_too_large(path, f"{width * height / 1e6:.0f}", max_megapixels))
+
+
+def _too_large(path: Path, megapixels: str, limit: float) -> str:
+    limit = min(limit, 2 * (Image.MAX_IMAGE_PIXELS or math.inf) / 1e6)
+    return f"{path.name} has {megapixels} megapixels and the limit is {limit:.0f}; scale it down first."
 
 
 # --- EXIF -------------------------------------------------------------------------------------------------
 
 
-def _exif_of(image: Image.Image) -> dict[int, object]:
+def _exif_of(image: Image.Image) -> dict[int, Any]:
     """All tags of the main and the camera directory; empty when there are none or they cannot be parsed."""
-    tags: dict[int, object] = {}
+    tags: dict[int, Any] = {}
     with suppress(Exception):  # Metadata is a hint; makers write it in every broken way, the pixels still count.
         exif = image.getexif()
         tags.update(exif)
         tags.update(exif.get_ifd(ExifTags.IFD.Exif))
     return tags
-
-
-def _orientation(exif: dict[int, object]) -> int:
-    value = exif.get(ExifTags.Base.Orientation, 1)
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _number(value: object) -> float | None:
@@ -191,22 +208,24 @@ def _number(value: object) -> float | None:
     return number if math.isfinite(number) and number > 0 else None
 
 
-def _focal_over_long_side(exif: dict[int, object], size: tuple[int, int]) -> float | None:
+def _focal_over_long_side(exif: dict[int, Any], size: tuple[int, int]) -> float | None:
     """Focal length over the long side of the photo; a ratio survives rotation and resizing."""
     ratio = None
     equivalent = _number(exif.get(ExifTags.Base.FocalLengthIn35mmFilm))
     focal_mm = _number(exif.get(ExifTags.Base.FocalLength))
     per_unit = _number(exif.get(ExifTags.Base.FocalPlaneXResolution))
+    width, height = (_number(exif.get(tag)) for tag in (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight))
+    taken = (width, height) if width is not None and height is not None else size
+    if abs(max(taken) / min(taken) * min(size) / max(size) - 1.0) > CROPPED_ASPECT:
+        return None
     if equivalent is not None:
         ratio = equivalent / FULL_FRAME_LONG_SIDE_MM
     elif focal_mm is not None and per_unit is not None:
         unit = exif.get(ExifTags.Base.FocalPlaneResolutionUnit, 2)
         unit_mm = FOCAL_PLANE_UNIT_MM.get(unit) if isinstance(unit, int) else None
-        # The resolution speaks of the photo as it left the camera, whose width EXIF keeps.
-        taken = [_number(exif.get(tag)) for tag in (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)]
-        long_side = max(side for side in taken) if all(taken) else float(max(size))
+        # The resolution speaks of the photo as it left the camera, whose size EXIF keeps.
         if unit_mm is not None:
-            ratio = focal_mm * (per_unit / unit_mm) / long_side
+            ratio = focal_mm * (per_unit / unit_mm) / max(taken)
     low, high = FOCAL_RATIO_RANGE
     return ratio if ratio is not None and low <= ratio <= high else None
 
@@ -214,13 +233,13 @@ def _focal_over_long_side(exif: dict[int, object], size: tuple[int, int]) -> flo
 # --- pixels -----------------------------------------------------------------------------------------------
 
 
-def _to_srgb(path: Path, image: Image.Image, orientation: int) -> np.ndarray:
+def _to_srgb(path: Path, image: Image.Image, turn: Image.Transpose | None) -> np.ndarray:
     """Any mode of Pillow -> (H, W, 3) uint8 sRGB, upright."""
     profile = image.info.get("icc_profile")
     if image.mode == "F":
         image = _from_float(path, image)
     elif image.mode.startswith("I"):
-        image = _from_16_bit(image)
+        image = _from_many_bits(image)
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB")
     elif image.mode in ("1", "La", "RGBa", "LAB", "HSV", "YCbCr"):
@@ -235,10 +254,7 @@ def _to_srgb(path: Path, image: Image.Image, orientation: int) -> np.ndarray:
         background = Image.new("RGB", image.size, NEUTRAL)
         background.paste(image, mask=alpha)
         image = background
-    if orientation != 1:
-        image.getexif()[ExifTags.Base.Orientation] = orientation
-        ImageOps.exif_transpose(image, in_place=True)
-    return np.asarray(image)
+    return np.asarray(image if turn is None else image.transpose(turn))
 
 
 def _through_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
@@ -254,11 +270,13 @@ def _through_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    """Grey with more than 8 bits -> L, scaled from the range of the type (Pillow's own ``convert`` clips at 255)."""
-    values = np.asarray(image).astype(np.float64)
-    top = 65535.0 if values.max(initial=0.0) <= 65535.0 else float(np.iinfo(np.int32).max)
-    return Image.fromarray(np.round(np.clip(values / top, 0.0, 1.0) * 255.0).astype(np.uint8), "L")
+def _from_many_bits(image: Image.Image) -> Image.Image:
+    """Grey with 16 or 32 bits -> L, scaled from the range of the type (Pillow's own ``convert`` clips at 255)."""
+    values = np.asarray(image)
+    if values.dtype == np.int32 and values.min(initial=0) < 0:
+        values = values.view(np.uint32)  # Pillow has no unsigned 32-bit mode and keeps the bits.
+    top = 65535.0 if values.max(initial=0) <= 65535 else float(np.iinfo(np.uint32).max)
+    return Image.fromarray(np.round(values.astype(np.float64) * (255.0 / top)).astype(np.uint8), "L")
 
 
 def _from_float(path: Path, image: Image.Image) -> Image.Image:

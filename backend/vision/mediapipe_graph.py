@@ -215,7 +215,7 @@ class _Modules:
                 "install it with pip install mediapipe==0.10.21."
             ) from None
         # Model files are addressed from the folder that holds the package.
-        resource_util.set_resource_dir(os.path.dirname(os.path.dirname(os.path.abspath(mediapipe.__file__))))
+        resource_util.set_resource_dir(os.path.dirname(os.path.dirname(os.path.abspath(str(mediapipe.__file__)))))
         self.image_format = mediapipe.ImageFormat.SRGB
         self.text_format, self.calculator_pb2 = text_format, calculator_pb2
         self.packet_creator, self.packet_getter = packet_creator, packet_getter
