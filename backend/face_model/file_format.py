@@ -10,6 +10,7 @@ Symbols: V vertices, M modes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import asdict
@@ -78,7 +79,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             f"{path} cannot be written ({error.strerror}); free some space or choose another folder."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def load_model(path: str | Path) -> FaceModel:

@@ -141,7 +141,7 @@ class HeadWarp:
         for _ in range(REFINE_ROUNDS):
             distance, nearest = tree.query(similarity.apply(points))
             closer = distance <= np.median(distance)
-            similarity = fit_similarity(points[closer], self.target_vertices[nearest[closer]])
+            similarity = fit_similarity(points[closer], self.target_vertices[np.asarray(nearest)[closer]])
         return similarity
 
 

@@ -47,9 +47,9 @@ EYE_FACES = (slice(21496, 22296), slice(23094, 23894))
 # The u range of each texture tile of the source: 0 face, 1 head, neck and sockets, 2 gums, 3 teeth.
 SKIN_TILES, MOUTH_TILES, FIRST_MOUTH_TILE = 2, 3, 1
 
-# Half the sine of half the angle of the iris seen from the eyeball's centre: 5.7 mm (where the iris
-# ball has its rim) on the outer ball's 15.7 mm.
-IRIS_RADIUS_UV = 0.093
+# Half the sine of half the angle of the iris seen from the eyeball's centre: 5.9 mm (where the iris
+# ball has its rim) on the outer ball, 17.2 mm from its centre there.
+IRIS_RADIUS_UV = 0.087
 
 # ICT's shapes that Apple has as one, as (Apple's name, ICT's two halves).
 SPLIT_SHAPES = {name: (f"{name}_L", f"{name}_R") for name in ("browInnerUp", "cheekPuff")}

@@ -12,10 +12,14 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
 from backend.geometry.mesh import NO_CORNER, triangulate
+from backend.geometry.rotation import matrix_from_rotation_vector
 
 # Two vertices are each other's mirror image when they agree this well, metres. Sculpted heads are
 # symmetric by construction and far below it; averaged scans are not.
 MIRROR_TOLERANCE_M = 1e-3
+
+# A vertex this much farther from an eyeball's middle than its radius belongs to the cornea.
+CORNEA_RISE = 1.02
 
 # The margin around the cylindrical layout, in units of the texture.
 UV_MARGIN = 0.02
@@ -105,8 +109,8 @@ def without_missing(uv: np.ndarray, face_uv: np.ndarray) -> tuple[np.ndarray, np
 def azimuthal_eye_uv(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Texture coordinates of eyeballs in the project's layout: the iris in the middle, both eyes alike.
 
-    Lambert's azimuthal equal-area map around +Z: at the angle ``a`` from the front pole the distance from
-    (0.5, 0.5) is ``sin(a / 2) / 2``, so the back pole is the circle of radius 0.5.
+    Lambert's azimuthal equal-area map around the optical axis: at the angle ``a`` from the front pole the
+    distance from (0.5, 0.5) is ``sin(a / 2) / 2``, so the back pole is the circle of radius 0.5.
 
     Parameters
     ----------
@@ -125,12 +129,36 @@ def azimuthal_eye_uv(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarra
     uv = np.zeros((len(used), 2), np.float32)
     for number in np.unique(piece):
         own = piece == number
-        centre = (points[own].min(axis=0) + points[own].max(axis=0)) / 2
-        ray = points[own] - centre
+        centre, axis = eye_axis(points[own])
+        turn = np.cross(axis, [0.0, 0.0, 1.0])
+        length = np.linalg.norm(turn)
+        if length > 0:
+            turn = turn / length * np.arccos(np.clip(axis[2], -1.0, 1.0))
+        ray = (points[own] - centre) @ matrix_from_rotation_vector(turn).T
         angle = np.arccos(np.clip(ray[:, 2] / np.maximum(np.linalg.norm(ray, axis=1), 1e-9), -1.0, 1.0))
         radius, direction = 0.5 * np.sin(angle / 2), np.arctan2(ray[:, 1], ray[:, 0])
         uv[own] = 0.5 + np.stack([radius * np.cos(direction), radius * np.sin(direction)], axis=1)
     return uv, local
+
+
+def eye_axis(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Middle (3,) and optical axis (3,) of one eyeball with vertices (V, 3).
+
+    The sphere is fitted to the back half by linear least squares (|p|^2 = 2 p.c + k). The axis points at
+    the cornea, the part that stands out of the sphere; +Z where nothing does.
+    """
+    back = points[points[:, 2] <= np.median(points[:, 2])].astype(np.float64)
+    system = np.concatenate([2 * back, np.ones((len(back), 1))], axis=1)
+    solution = np.linalg.lstsq(system, (back**2).sum(axis=1), rcond=None)[0]
+    centre = solution[:3]
+    radius = np.sqrt(max(solution[3] + centre @ centre, 0.0))
+    ray = points - centre
+    distance = np.linalg.norm(ray, axis=1)
+    bulge = np.clip(distance - CORNEA_RISE * radius, 0.0, None)
+    axis = (ray / np.maximum(distance, 1e-9)[:, None] * bulge[:, None]).sum(axis=0)
+    length = np.linalg.norm(axis)
+    # A bulge that does not look forward is no cornea.
+    return (centre, axis / length) if length > 0 and axis[2] > 0.8 * length else (centre, np.array([0.0, 0.0, 1.0]))
 
 
 def mirror_pairs(mean: np.ndarray) -> np.ndarray | None:
@@ -140,8 +168,9 @@ def mirror_pairs(mean: np.ndarray) -> np.ndarray | None:
     smallest total distance are taken.
     """
     mirrored = mean * np.array([-1.0, 1.0, 1.0], mean.dtype)
-    distance, partner = KDTree(mean).query(mirrored)
-    if distance.max() > MIRROR_TOLERANCE_M:
+    distance, nearest = KDTree(mean).query(mirrored)
+    partner = np.asarray(nearest)
+    if np.max(distance) > MIRROR_TOLERANCE_M:
         return None
     everyone = np.arange(len(mean))
     open_ones = np.flatnonzero(partner[partner] != everyone)
