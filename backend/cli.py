@@ -142,7 +142,7 @@ def models_install(
     """Fetch a face model from its public home, or read it from --from, and convert it."""
     from backend.commands.models import run_install
 
-    finish(lambda _: run_install(name, source, quiet))
+    finish(lambda interrupt: run_install(name, source, quiet, interrupt))
 
 
 @app.command()

@@ -151,3 +151,24 @@ def say(line: str) -> None:
 def print_json(document: object) -> None:
     """One JSON document on stdout. NaN and infinity are not JSON, so they raise here."""
     say(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def make_table(*titles: str, header: bool = True) -> Any:
+    """An empty rich table with these columns; cells are plain text, never markup."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    class PlainTable(Table):
+        def add_row(self, *cells: Any, **options: Any) -> None:
+            super().add_row(*(Text(str(cell)) for cell in cells), **options)
+
+    return PlainTable(*titles, show_header=header, box=box.SIMPLE, pad_edge=False)
+
+
+def show(table: Any) -> None:
+    """A table on stdout: as wide as the terminal, or as wide as it likes in a file or pipe."""
+    from rich.console import Console
+
+    wide = None if sys.stdout.isatty() else 240
+    Console(width=wide, highlight=False, emoji=False).print(table)
