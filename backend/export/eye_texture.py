@@ -14,6 +14,8 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from backend.rendering.tone import linear_to_srgb8, srgb_to_linear
+
 # Iris radius 5.9 mm (white-to-white 11.8 mm, Ruefer 2005) on an eyeball of 12 mm: an angle of 29.4
 # degrees, so 0.5 sin(14.7 degrees) of the square.
 IRIS_RADIUS_UV = 0.127
@@ -24,9 +26,9 @@ BROWN = (112, 72, 44)
 EYE_TEXTURE_SIZE = 1024
 
 # Sclera near the iris and towards the back, linear RGB; never pure white, or the eyes glow.
-SCLERA_FRONT = np.float32([0.76, 0.73, 0.69])
-SCLERA_BACK = np.float32([0.58, 0.36, 0.31])
-VEIN = np.float32([0.50, 0.10, 0.08])
+SCLERA_FRONT = np.array([0.76, 0.73, 0.69], np.float32)
+SCLERA_BACK = np.array([0.58, 0.36, 0.31], np.float32)
+VEIN = np.array([0.50, 0.10, 0.08], np.float32)
 # Distance in the square at which the white has become pink: 116 degrees off the axis, behind any lid.
 PINK_RADIUS = 0.424
 # Iris of radius 1: the dark ring at its edge, the frill round the pupil, both as seen in photos.
@@ -35,8 +37,6 @@ COLLARETTE = 0.56
 FIBRE_SAMPLES = 768
 RADIUS_SAMPLES = 128
 SEED = 7
-# Steps of the linear-to-sRGB table: the steepest part of the curve climbs 0.8 of a level a step.
-SRGB_STEPS = 4096
 
 
 @lru_cache(maxsize=8)
@@ -64,7 +64,7 @@ def eye_texture(
     (S, S, 3) uint8, sRGB, read-only
     """
     # The white is smooth: half the size is enough for it, and four times as fast.
-    white = Image.fromarray(srgb_bytes(_sclera(max(size // 2, 1), iris_radius)))
+    white = Image.fromarray(linear_to_srgb8(_sclera(max(size // 2, 1), iris_radius)))
     picture = np.array(white.resize((size, size), Image.Resampling.BICUBIC))
     # The iris and the soft edge around it touch the middle of the picture only.
     border = max(0, int((0.5 - iris_radius * (1.0 + LIMBUS_WIDTH)) * size) - 1)
@@ -76,8 +76,8 @@ def eye_texture(
     # The cornea fades into the sclera over a tenth of a radius; one pixel at least, against stairs.
     edge = max(LIMBUS_WIDTH, 1.5 / (iris_radius * size))
     cover = smoothstep(1.0 + 0.4 * edge, 1.0 - 0.6 * edge, r)[..., None]
-    around = linear_from_srgb(picture[window] / np.float32(255.0))
-    picture[window] = srgb_bytes(around * (1.0 - cover) + iris * cover)
+    around = srgb_to_linear(picture[window])
+    picture[window] = linear_to_srgb8(around * (1.0 - cover) + iris * cover)
     picture.setflags(write=False)
     return picture
 
@@ -93,7 +93,7 @@ def iris_polar(iris_color: np.ndarray, pupil_fraction: float) -> np.ndarray:
     Fibres are noise that varies fast around and slowly outward; between the pupil and the collarette they
     are finer and warmer, outside coarser with dark crypts, as in macro photos of real irises.
     """
-    base = linear_from_srgb(iris_color / 255.0)
+    base = srgb_to_linear(iris_color / 255.0)
     r = np.linspace(0.0, 1.0, RADIUS_SAMPLES, dtype=np.float32)[:, None]
     around = np.linspace(0.0, 1.0, FIBRE_SAMPLES, endpoint=False, dtype=np.float32)[None, :]
     rng = np.random.default_rng(SEED)
@@ -173,16 +173,3 @@ def smoothstep(start: float | np.ndarray, end: float | np.ndarray, value: np.nda
     """0 at ``start``, 1 at ``end``, level at both (``3 t^2 - 2 t^3``); ``start`` may lie above ``end``."""
     t = np.clip((value - start) / (end - start), 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
-
-
-def linear_from_srgb(value: np.ndarray) -> np.ndarray:
-    """IEC 61966-2-1, values in [0, 1]."""
-    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
-
-
-def srgb_bytes(value: np.ndarray) -> np.ndarray:
-    """Linear [0, 1] -> sRGB uint8, inverse of :func:`linear_from_srgb`, by a table fine enough for 8 bits."""
-    steps = np.arange(SRGB_STEPS) / (SRGB_STEPS - 1)
-    curve = np.where(steps <= 0.0031308, steps * 12.92, 1.055 * steps ** (1 / 2.4) - 0.055)
-    table = np.round(curve * 255.0).astype(np.uint8)
-    return table[(np.clip(value, 0.0, 1.0) * (SRGB_STEPS - 1) + 0.5).astype(np.intp)]

@@ -74,8 +74,8 @@ class _Shape:
         self.normals = unit_normals(self.positions, model.triangles)
         self.moves = model.expression
         self.turns = morph_normals(self.positions, model.expression, model.triangles)
-        self.moved = (np.abs(self.moves) >= SMALLEST_MOVE_M).any(axis=2)
-        self.turned = (np.abs(self.turns) >= SMALLEST_TURN).any(axis=2)
+        self.moved = np.any(np.abs(self.moves) >= SMALLEST_MOVE_M, axis=2)
+        self.turned = np.any(np.abs(self.turns) >= SMALLEST_TURN, axis=2)
 
 
 def unit_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
@@ -88,17 +88,17 @@ def unit_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 def _primitive(part: Part, shape: _Shape, buffer: BufferBuilder, material: int) -> gl.Primitive:
     corners = unify_corners(part.faces, part.face_uv, len(shape.uv))
     # glTF counts v downward from the top row of the picture.
-    uv = shape.uv[corners.uv] * np.float32([1, -1]) + np.float32([0, 1])
+    uv = np.stack([shape.uv[corners.uv, 0], 1.0 - shape.uv[corners.uv, 1]], axis=1)
     attributes = gl.Attributes(
         POSITION=buffer.vertices(shape.positions[corners.vertex], bounds=True),
         NORMAL=buffer.vertices(shape.normals[corners.vertex]),
         TEXCOORD_0=buffer.vertices(uv),
     )
     targets = [
-        {
-            "POSITION": buffer.sparse(shape.moves[e], shape.moved[e], corners.vertex, bounds=True),
-            "NORMAL": buffer.sparse(shape.turns[e], shape.turned[e], corners.vertex),
-        }
+        gl.Attributes(
+            POSITION=buffer.sparse(shape.moves[e], shape.moved[e], corners.vertex, bounds=True),
+            NORMAL=buffer.sparse(shape.turns[e], shape.turned[e], corners.vertex),
+        )
         for e in range(len(shape.moves))
     ]
     indices = buffer.triangles(corners.triangles)

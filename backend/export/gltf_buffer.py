@@ -108,8 +108,10 @@ class BufferBuilder:
         document = self.document
         if not document.samplers:
             # REPEAT lets models with several texture tiles (UDIM) use the whole part of their coordinates.
-            filters = {"magFilter": gl.LINEAR, "minFilter": gl.LINEAR_MIPMAP_LINEAR}
-            document.samplers.append(gl.Sampler(wrapS=gl.REPEAT, wrapT=gl.REPEAT, **filters))
+            sampler = gl.Sampler(
+                magFilter=gl.LINEAR, minFilter=gl.LINEAR_MIPMAP_LINEAR, wrapS=gl.REPEAT, wrapT=gl.REPEAT
+            )
+            document.samplers.append(sampler)
         document.images.append(gl.Image(name=name, bufferView=self._view(jpeg), mimeType="image/jpeg"))
         document.textures.append(gl.Texture(name=name, sampler=0, source=len(document.images) - 1))
         return len(document.textures) - 1

@@ -14,6 +14,7 @@ from backend.face_model.model import EYES, SKIN, FaceModel
 from backend.geometry.camera import Camera, intrinsics
 from backend.geometry.rotation import rotation_from_head_euler
 from backend.reconstruction.result import Reconstruction
+from backend.rendering.viewer import over
 from backend.vision.photo import Photo
 
 # Four panels and three gaps stay under 2000 pixels.
@@ -50,7 +51,8 @@ def overlay_image(reconstruction: Reconstruction, photo: Photo, eye_texture: np.
     crop = crop_photo(photo.pixels, window)
     textures = {} if reconstruction.texture is None else {SKIN: reconstruction.texture.color}
     side = previewer.draw(side_camera(head), eyes | textures)
-    panels = [crop, clay.over(crop, OVERLAY_OPACITY), clay.over(BACKGROUND), side.over(BACKGROUND)]
+    grey = np.full_like(crop, BACKGROUND)
+    panels = [crop, over(clay, crop, OVERLAY_OPACITY), over(clay, grey), over(side, grey)]
     gap = np.full((PANEL_HEIGHT, GAP, 3), GAP_COLOR, np.uint8)
     return np.concatenate([piece for panel in panels for piece in (panel, gap)][:-1], axis=1)
 

@@ -5,42 +5,27 @@ Symbols: V vertices, T triangles, U texture coordinates, H and W image height an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 
-from backend.export.eye_texture import linear_from_srgb, srgb_bytes
 from backend.export.parts import LOOKS, MOUTH_REGIONS, OTHER_LOOK, faces_within
 from backend.face_model.model import MOUTH, SKIN, FaceModel
 from backend.geometry.camera import Camera
 from backend.geometry.mesh import triangle_faces, vertex_normals
 from backend.rendering.rasterize import interpolate, rasterize
+from backend.rendering.tone import linear_to_srgb8, srgb_to_linear
 from backend.rendering.transform import project_to_image
 
 # Samples per pixel along each side; the picture is averaged down.
 SUPERSAMPLING = 2
 # Linear RGB of the clay, and of the parts that stay recognisable in it.
-CLAY = np.float32([0.52, 0.48, 0.45])
+CLAY = np.array([0.52, 0.48, 0.45], np.float32)
 # Directions towards the lights in camera axes (x right, y down, z away from the viewer) and their strengths:
 # a key from the upper left, a fill from the right, a rim from behind, and light from everywhere.
 LIGHTS = (((-0.55, -0.65, -0.75), 0.78), ((0.85, -0.10, -0.55), 0.22), ((0.35, -0.60, 0.75), 0.25))
 AMBIENT = 0.16
 # A photo texture has its own light: it is shown nearly flat.
 TEXTURED_AMBIENT, TEXTURED_LIGHT = 0.72, 0.34
-
-
-@dataclass(frozen=True)
-class Picture:
-    """``color`` (H, W, 3) uint8 sRGB, meaningless where ``cover`` (H, W) float32 in [0, 1] is 0."""
-
-    color: np.ndarray
-    cover: np.ndarray
-
-    def over(self, background: np.ndarray, opacity: float = 1.0) -> np.ndarray:
-        """(H, W, 3) uint8 laid over a background of the same size, or over one colour."""
-        alpha = (self.cover * opacity)[..., None]
-        return np.round(self.color * alpha + np.asarray(background, np.float32) * (1.0 - alpha)).astype(np.uint8)
 
 
 class Previewer:
@@ -54,8 +39,8 @@ class Previewer:
         self.triangles = torch.from_numpy(model.triangles)
         self.colors = triangle_colors(model)
 
-    def draw(self, camera: Camera, textures: dict[str, np.ndarray]) -> Picture:
-        """The head as ``camera`` sees it, at the camera's size.
+    def draw(self, camera: Camera, textures: dict[str, np.ndarray]) -> np.ndarray:
+        """(H, W, 4) uint8, sRGB with straight alpha: the head as ``camera`` sees it, at the camera's size.
 
         ``textures`` (S, S, 3) uint8 by material slot (``skin``, ``eyes``); what has none is clay.
         """
@@ -104,7 +89,7 @@ def studio_light(normals: np.ndarray) -> np.ndarray:
     normals = np.where(normals[:, 2:] > 0.3, -normals, normals)
     result = np.full(len(normals), AMBIENT, np.float32)
     for direction, strength in LIGHTS:
-        towards = np.float32(direction) / np.linalg.norm(direction)
+        towards = np.array(direction, np.float32) / np.linalg.norm(direction)
         # Wrapped diffuse: the terminator is soft, as on skin under a large light.
         result += strength * np.clip((normals @ towards + 0.25) / 1.25, 0.0, 1.0).astype(np.float32)
     return result
@@ -115,20 +100,25 @@ def sample(texture: np.ndarray, uv: np.ndarray) -> np.ndarray:
     height, width = texture.shape[:2]
     column = np.floor(uv[:, 0] * width).astype(int) % width
     row = np.floor((1.0 - uv[:, 1]) * height).astype(int) % height
-    table = linear_from_srgb(np.arange(256, dtype=np.float32) / 255.0).astype(np.float32)
-    return table[texture[row, column]]
+    return srgb_to_linear(texture[row, column])
 
 
 def _muted(color: tuple[float, float, float]) -> np.ndarray:
     """Halfway to grey of the same brightness, so that clay pictures stay quiet."""
-    value = np.float32(color)
+    value = np.array(color, np.float32)
     return 0.5 * value + 0.5 * value.mean()
 
 
-def _averaged(canvas: np.ndarray) -> Picture:
-    """(2H, 2W, 4) premultiplied linear -> picture of half the size."""
-    steps = range(SUPERSAMPLING)
+def _averaged(canvas: np.ndarray) -> np.ndarray:
+    """(2H, 2W, 4) premultiplied linear -> (H, W, 4) uint8 sRGB with straight alpha."""
     # Sums of strided views: five times as fast as a mean over two axes of a reshaped array.
-    total = sum(canvas[y::SUPERSAMPLING, x::SUPERSAMPLING] for y in steps for x in steps)
-    color = total[..., :3] / np.maximum(total[..., 3:], 1e-6)
-    return Picture(srgb_bytes(color), total[..., 3] / SUPERSAMPLING**2)
+    total = np.zeros((canvas.shape[0] // SUPERSAMPLING, canvas.shape[1] // SUPERSAMPLING, 4), np.float32)
+    for y in range(SUPERSAMPLING):
+        for x in range(SUPERSAMPLING):
+            total += canvas[y::SUPERSAMPLING, x::SUPERSAMPLING]
+    result = np.zeros(total.shape, np.uint8)
+    covered = total[..., 3] > 0
+    seen = total[covered]
+    result[covered, :3] = linear_to_srgb8(seen[:, :3] / seen[:, 3:])
+    result[covered, 3] = (seen[:, 3] / SUPERSAMPLING**2 * 255.0 + 0.5).astype(np.uint8)
+    return result

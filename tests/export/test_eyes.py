@@ -10,9 +10,7 @@ from backend.export.eye_texture import (
     IRIS_RADIUS_UV,
     PUPIL_FRACTION,
     eye_texture,
-    linear_from_srgb,
     periodic_noise,
-    srgb_bytes,
 )
 from backend.export.iris_color import between_lids, iris_color
 from backend.vision.landmark_sets import LEFT_EYE, LEFT_IRIS, RIGHT_EYE, RIGHT_IRIS
@@ -59,11 +57,6 @@ def test_noise_has_no_seam():
     )
     assert np.abs(noise[:, 0] - noise[:, 1]).max() < 1e-4
     assert noise.min() >= 0.0 and noise.max() <= 1.0
-
-
-def test_srgb_table_is_the_curve():
-    levels = np.arange(256, dtype=np.float64) / 255.0
-    np.testing.assert_array_equal(srgb_bytes(linear_from_srgb(levels)), np.arange(256))
 
 
 def eyes_in_a_photo(color, lids_open=True, centre=(60.0, 40.0)):
