@@ -15,10 +15,18 @@ import numpy as np
 from backend.errors import ModelError
 from backend.face_model.model import SKIN, FaceModel
 from backend.geometry.mesh import edges, vertex_normals
-from backend.reconstruction.texture_raster import NO_TRIANGLE, Coverage, cover
+from backend.reconstruction.texture_raster import NO_TRIANGLE, cover
 
 # Atlases kept: one model at two sizes, or two models. At 4096 one takes about 200 MB.
 KEPT = 2
+
+# Barycentric coordinates are kept as 16-bit fractions: 1/65535 of a 6 mm triangle is 0.1 micrometre,
+# and an atlas of 4096 x 4096 takes 134 MB instead of 270.
+BARYCENTRIC_SCALE = 65535.0
+
+# Texels this far outside a chart (at size 1024, in proportion at others) repeat the chart's edge, which
+# keeps mip-maps down to 32 x 32 clean; the rest is plain skin tone.
+GUTTER = 32
 
 # Rounds of neighbour averaging that soften the borders of region masks: about 1 cm on a 10,000 vertex head.
 REGION_SMOOTHING = 6
@@ -42,7 +50,9 @@ class Surface:
     take : (V,) float32
         How readily the photo is believed there, 1 on the face, 0 on the scalp.
     trust : (V,) float32
-        Where bare skin is expected: cheeks, nose, lower forehead.
+        Where bare skin is expected: cheeks and nose, not the forehead, where a fringe may hang.
+    seed : (V,) float32
+        Where the face surely is when its colour is that of skin: trust and the middle of the forehead.
     feature : (V,) float32
         Eyes, brows, nostrils and lips: their own colours differ from skin and are kept.
     beard : (V,) float32
@@ -56,6 +66,7 @@ class Surface:
     mirror: np.ndarray
     take: np.ndarray
     trust: np.ndarray
+    seed: np.ndarray
     feature: np.ndarray
     beard: np.ndarray
 
@@ -67,21 +78,27 @@ class Atlas:
     Attributes
     ----------
     surface : Surface
-    coverage : Coverage
-        (S, S), rows of ``surface.triangles``.
+    triangle : (S, S) int32
+        Row of ``surface.triangles``, -1 outside the charts.
+    barycentric : (S, S, 2) uint16
+        Weights of the second and third corner times :data:`BARYCENTRIC_SCALE`.
     texel_area : (T,) float32
         Texels that each triangle covers.
-    outside : (G,) int32
-        Flat indices of texels in no chart.
+    gutter : (G,) int32
+        Flat indices of texels in no chart but near one.
     nearest : (G,) int32
         Flat index of the chart texel nearest to each of them.
+    far : (N,) int32
+        Flat indices of the other texels in no chart.
     """
 
     surface: Surface
-    coverage: Coverage
+    triangle: np.ndarray
+    barycentric: np.ndarray
     texel_area: np.ndarray
-    outside: np.ndarray
+    gutter: np.ndarray
     nearest: np.ndarray
+    far: np.ndarray
 
 
 _surfaces: OrderedDict[int, tuple[FaceModel, Surface]] = OrderedDict()
@@ -118,6 +135,7 @@ def build_atlas(model: FaceModel, size: int) -> Atlas:
     """
     surface = surface_of(model)
     uv_triangles = model.triangles_uv[model.triangle_material == model.materials.index(SKIN)]
+    # As backend.rendering.transform.uv_to_image: row 0 is v = 1.
     texels = np.stack([model.uv[:, 0], 1.0 - model.uv[:, 1]], axis=1).astype(np.float64) * size
     coverage = cover(texels, None, uv_triangles, size, size)
     empty = coverage.triangle == NO_TRIANGLE
@@ -128,20 +146,22 @@ def build_atlas(model: FaceModel, size: int) -> Atlas:
         )
     a, b, c = (texels[uv_triangles[:, corner]] for corner in range(3))
     area = 0.5 * np.abs((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0])
-    outside, nearest = nearest_inside(empty)
-    return Atlas(surface, coverage, area.astype(np.float32), outside, nearest)
+    fractions = np.rint(coverage.barycentric[..., 1:] * BARYCENTRIC_SCALE).astype(np.uint16)
+    gutter, nearest, far = nearest_inside(empty, GUTTER * size / 1024)
+    return Atlas(surface, coverage.triangle, fractions, area.astype(np.float32), gutter, nearest, far)
 
 
-def nearest_inside(empty: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(S, S) bool -> flat indices of the empty texels and of the filled texel nearest to each."""
-    _, labels = cv2.distanceTransformWithLabels(
+def nearest_inside(empty: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(S, S) bool -> flat indices: empty texels within reach, the filled one nearest to each, the rest."""
+    distance, labels = cv2.distanceTransformWithLabels(
         empty.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
     filled = np.flatnonzero(~empty)
     owner = np.zeros(labels.max() + 1, np.int32)
     owner[labels.ravel()[filled]] = filled
-    outside = np.flatnonzero(empty).astype(np.int32)
-    return outside, owner[labels.ravel()[outside]]
+    near = distance.ravel() <= reach
+    gutter = np.flatnonzero(empty.ravel() & near).astype(np.int32)
+    return gutter, owner[labels.ravel()[gutter]], np.flatnonzero(~near).astype(np.int32)
 
 
 def build_surface(model: FaceModel) -> Surface:
@@ -199,8 +219,8 @@ def _region_weights(model: FaceModel, triangles: np.ndarray) -> dict[str, np.nda
     lids, brows = np.concatenate([marks[36:48]]), marks[17:27]
     feature = np.maximum.reduce(
         [
-            ramp(_distance(local, lids), 0.34, 0.16),
-            ramp(_distance(local, _dense(brows[:5]), _dense(brows[5:])), 0.26, 0.12),
+            ramp(_distance(local, lids), 0.26, 0.12),
+            ramp(_distance(local, _dense(brows[:5]), _dense(brows[5:])), 0.20, 0.09),
             ramp(_distance(local, _dense(marks[48:60])), 0.20, 0.07),
             ramp(_distance(local, mouth[None]), 0.30, 0.15),
             ramp(_distance(local, marks[31:36]), 0.26, 0.10),
@@ -209,10 +229,11 @@ def _region_weights(model: FaceModel, triangles: np.ndarray) -> dict[str, np.nda
     ear = marks[[0, 16], 2].mean()
     scalp_free = ramp(y, 1.25, 0.85) * ramp(z, ear + 0.05, ear + 0.45)
     take = scalp_free * (0.35 + 0.65 * ramp(y, chin - 0.25, chin + 0.10))
-    trust = front * ramp(y, 0.85, 0.60) * ramp(y, mouth[1] + 0.1, mouth[1] + 0.3) * ramp(feature, 0.6, 0.1) * take
-    trust *= ramp(z, ear + 0.3, ear + 0.7)
+    seed = front * ramp(y, 0.95, 0.75) * ramp(y, mouth[1] + 0.1, mouth[1] + 0.3) * ramp(feature, 0.6, 0.1) * take
+    seed *= ramp(z, ear + 0.3, ear + 0.7)
+    trust = seed * ramp(y, 0.50, 0.30)
     beard = ramp(y, nose[1] - 0.02, nose[1] - 0.15) * ramp(x, 1.15, 0.75) * ramp(y, chin - 0.5, chin - 0.2)
-    weights = {"take": take, "trust": trust, "feature": feature, "beard": beard}
+    weights = {"take": take, "trust": trust, "seed": seed, "feature": feature, "beard": beard}
     for name, most in {"scalp": 0.0, "neck": 0.35, "ears": 0.5}.items():
         region = model.regions.get(name)
         if region is not None:

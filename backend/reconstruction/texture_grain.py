@@ -38,12 +38,20 @@ def grain_tile(view: View, belief: np.ndarray, surface: Surface) -> np.ndarray:
     if strength < 1e-4:
         return np.ones((TILE, TILE), np.float32)
     window = np.hanning(TILE)[:, None] * np.hanning(TILE)[None]
-    amplitude = np.abs(np.fft.fft2(fine * window))
+    amplitude = _round(np.abs(np.fft.fft2(fine * window)))
     # A real noise image lends its phases: they are random and already of the symmetry that real images have.
     phases = np.fft.fft2(np.random.default_rng(0).standard_normal((TILE, TILE)))
     noise = np.real(np.fft.ifft2(amplitude * phases / np.maximum(np.abs(phases), 1e-9)))
     noise = np.clip(noise / noise.std(), -2.5, 2.5)
     return (1.0 + strength * noise).astype(np.float32)
+
+
+def _round(spectrum: np.ndarray) -> np.ndarray:
+    """The mean over all directions: lines of the forehead or a beard must not run over the scalp."""
+    frequency = np.fft.fftfreq(TILE, 1.0 / TILE)
+    ring = np.rint(np.hypot(frequency[:, None], frequency[None])).astype(int)
+    mean = np.bincount(ring.ravel(), weights=spectrum.ravel()) / np.bincount(ring.ravel())
+    return mean[ring]
 
 
 def _best_patch(view: View, belief: np.ndarray, surface: Surface) -> np.ndarray | None:

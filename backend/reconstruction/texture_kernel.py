@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
-from backend.reconstruction.texture_atlas import Atlas
-from backend.reconstruction.texture_raster import BARYCENTRIC_SCALE
+from backend.reconstruction.texture_atlas import BARYCENTRIC_SCALE, Atlas
+from backend.reconstruction.texture_raster import in_bands
 from backend.reconstruction.texture_skin import LINEAR_OF_BYTE
 from backend.reconstruction.texture_view import View
 
@@ -106,13 +106,13 @@ def paint(atlas: Atlas, view: View, layers: Layers, camera_points: np.ndarray) -
     sizes = np.array([level.shape[:2] for level in photos], np.int64)
     starts = np.concatenate([[0], np.cumsum(sizes.prod(axis=1))]).astype(np.int64)
     flat = np.concatenate([level.reshape(-1, 3) for level in photos])
-    size = atlas.coverage.triangle.shape[0]
+    size = atlas.triangle.shape[0]
     color = np.zeros((size, size, 3), np.uint8)
     confidence = np.zeros((size, size), np.uint8)
     to_photo = np.array([view.pixels.shape[1] / view.image.shape[1], view.pixels.shape[0] / view.image.shape[0]])
-    _paint(
-        atlas.coverage.triangle,
-        atlas.coverage.barycentric,
+    arrays = (
+        atlas.triangle,
+        atlas.barycentric,
         atlas.surface.triangles,
         atlas.surface.mirror,
         np.ascontiguousarray(camera_points, np.float32),
@@ -132,7 +132,11 @@ def paint(atlas: Atlas, view: View, layers: Layers, camera_points: np.ndarray) -
         color,
         confidence,
     )
-    color.reshape(-1, 3)[atlas.outside] = color.reshape(-1, 3)[atlas.nearest]
+    in_bands(size, lambda first, end: _paint(first, end, *arrays))
+    flat_color = color.reshape(-1, 3)
+    flat_color[atlas.gutter] = flat_color[atlas.nearest]
+    tone = np.median(layers.base[atlas.surface.skin], axis=0)
+    flat_color[atlas.far] = BYTE_OF_SQRT[np.rint(tone * 8192).astype(int)]
     return color, confidence
 
 
@@ -192,8 +196,10 @@ def _sample(flat, starts, sizes, x, y, level, wx, wy, out):
                 out[c] += w * flat[base, c]
 
 
-@njit(cache=True, parallel=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _paint(
+    first_row,
+    end_row,
     triangle,
     barycentric,
     triangles,
@@ -215,15 +221,15 @@ def _paint(
     color,
     confidence,
 ):
-    size = triangle.shape[0]
+    size = triangle.shape[1]
     grain_size = grain.shape[0]
-    for row in prange(size):
-        wx = np.zeros(4, np.float32)
-        wy = np.zeros(4, np.float32)
-        sample = np.zeros(3, np.float32)
-        mixed = np.zeros(3, np.float32)
-        share = np.zeros(3, np.float32)
-        corner = np.zeros(3, np.int32)
+    wx = np.zeros(4, np.float32)
+    wy = np.zeros(4, np.float32)
+    sample = np.zeros(3, np.float32)
+    mixed = np.zeros(3, np.float32)
+    share = np.zeros(3, np.float32)
+    corner = np.zeros(3, np.int32)
+    for row in range(first_row, end_row):
         for column in range(size):
             index = triangle[row, column]
             if index < 0:
@@ -243,21 +249,19 @@ def _paint(
                         break
                     for k in range(3):
                         corner[k] = mirror[triangles[index, k]]
-                # Perspective-correct position: affine weights over depth.
-                q0 = share[0] / points[corner[0], 2]
-                q1 = share[1] / points[corner[1], 2]
-                q2 = share[2] / points[corner[2], 2]
+                # The projection of a point inside the triangle: corners weigh by their depth.
                 depth = np.float32(0.0)
                 x = np.float32(0.0)
                 y = np.float32(0.0)
                 cosine = np.float32(0.0)
-                total = q0 + q1 + q2
                 for k in range(3):
-                    q = (q0, q1, q2)[k] / total
+                    q = share[k] * points[corner[k], 2]
+                    depth += q
                     x += q * points[corner[k], 0]
                     y += q * points[corner[k], 1]
                     cosine += share[k] * facing[corner[k]]
-                depth = np.float32(1.0) / total
+                x /= depth
+                y /= depth
                 belief = _belief(x, y, depth, cosine, nearest, weight)
                 if side == 0:
                     confidence[row, column] = np.uint8(255.0 * belief * min(max(cosine, 0.0), 1.0) + 0.5)

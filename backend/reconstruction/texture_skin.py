@@ -11,14 +11,16 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 
 from backend.reconstruction.texture_atlas import Surface, ramp
 from backend.reconstruction.texture_raster import NO_TRIANGLE, interpolate
 from backend.reconstruction.texture_view import View
+from backend.rendering.shade import A0, sh_basis
+from backend.rendering.tone import srgb_to_linear
 
-# sRGB to linear light (IEC 61966-2-1), for each byte.
-_BYTE = np.arange(256) / 255.0
-LINEAR_OF_BYTE = np.where(_BYTE <= 0.04045, _BYTE / 12.92, ((_BYTE + 0.055) / 1.055) ** 2.4).astype(np.float32)
+# sRGB to linear light for each byte.
+LINEAR_OF_BYTE = srgb_to_linear(np.arange(256) / 255.0).astype(np.float32)
 
 # Added before the logarithm: below it a pixel is noise and its hue means nothing.
 DARKEST = 0.004
@@ -36,6 +38,14 @@ MOST_DARK, MOST_BRIGHT, MOST_HUE = 0.45, 0.90, 0.20
 
 # Squared distances, in spreads, at which a pixel stops being skin for sure and is surely none.
 SKIN_RAMP = (14.0, 6.0)
+
+# Hair and background are summed up in this many colours; a pixel nearer to one of them than to skin
+# counts as up to 1 + OTHER_FACTOR times as far from skin.
+CLUSTERS, CLUSTER_SAMPLES, CLUSTER_ROUNDS = 7, 1500, 6
+OTHER_FACTOR = 4.0
+
+# How far round a brow or an eye its skin is looked at (metres, standard deviation).
+CONTEXT = 0.012
 
 # A rejected spot smaller than this (metres across) inside skin is a mole, a freckle or a nostril.
 SMALLEST_OCCLUDER = 7e-3
@@ -66,12 +76,9 @@ def log_light(srgb: np.ndarray) -> np.ndarray:
 
 
 def harmonics(normals: np.ndarray) -> np.ndarray:
-    """(V, 3) unit normals -> (V, 9) real spherical harmonics to order 2, each with unit maximum or so.
-
-    The same functions as in backend.rendering's light without their constants, which a fit absorbs.
-    """
-    x, y, z = normals.T
-    return np.stack([np.ones_like(x), y, z, x, x * y, y * z, 3 * z * z - 1, x * z, x * x - y * y], axis=1)
+    """(V, 3) unit normals -> (V, 9) spherical harmonics of order 2; the first is 1."""
+    basis = sh_basis(torch.from_numpy(np.ascontiguousarray(normals, np.float64))).numpy()
+    return basis / A0
 
 
 def fit_skin(colors: np.ndarray, weight: np.ndarray, normals: np.ndarray) -> SkinModel:
@@ -145,17 +152,30 @@ def skin_weight(
     """
     expected = skin.tone + skin.shading
     values = np.concatenate(
-        [expected, surface.take[:, None], surface.feature[:, None], surface.beard[:, None], surface.trust[:, None]],
+        [expected, surface.take[:, None], surface.feature[:, None], surface.beard[:, None], surface.seed[:, None]],
         axis=1,
     )
     maps = interpolate(view.coverage, triangles, values)
-    take, feature, beard, trust = (maps[..., k] for k in range(3, 7))
-    distance = _distance_from_skin(log_light(view.image) - maps[..., :3], skin.spread, feature, beard)
-    likely = ramp(distance, *SKIN_RAMP)
+    take, feature, beard, seed = (maps[..., k] for k in range(3, 7))
     on_head = view.coverage.triangle != NO_TRIANGLE
+    light = log_light(view.image)
+    error = light - maps[..., :3]
+    # Hair and background as they are in this photo: what surrounds the face.
+    other = cluster(light[~on_head | (take < 0.02)])
+    free = np.maximum(feature, beard)
+    nearness = _nearness(light, other, skin.spread)
+    strict = _distance_from_skin(error, skin.spread, np.zeros_like(feature), np.zeros_like(beard))
+    strict *= 1.0 + OTHER_FACTOR * ramp(nearness / np.maximum(strict, 0.1), 0.6, 0.2)
+    # A brow under a fringe or an eye behind dark glass is not free to be dark: the skin round it must show.
+    bare = (on_head & (take > 0.3)) * (1.0 - free)
+    sigma = CONTEXT / metres_per_pixel
+    shown = _wide_blur(ramp(strict, *SKIN_RAMP) * bare, sigma) / np.maximum(_wide_blur(bare, sigma), 1e-3)
+    shown = ramp(shown, 0.25, 0.65)
+    loose = _distance_from_skin(error, skin.spread, feature * shown, beard * shown)
+    likely = ramp((1.0 - free * shown) * strict + free * shown * loose, *SKIN_RAMP)
     likely = np.where(on_head, likely, 0.0).astype(np.float32)
     likely = _forgive_spots(likely, metres_per_pixel)
-    likely = _keep_connected(likely, (trust > 0.5) & (view.weight > 0.5))
+    likely = _keep_connected(likely, (seed > 0.5) & (view.weight > 0.5))
     # One pixel less on every side: the rim of a strand of hair is half skin and would stay as a shadow.
     likely = cv2.erode(likely, np.ones((3, 3), np.uint8))
     likely = cv2.GaussianBlur(likely, (0, 0), 1.0)
@@ -163,9 +183,52 @@ def skin_weight(
     return np.clip(ramp(likely, 0.35, 0.9) * ramp(take, 0.05, 0.5), 0.0, 1.0).astype(np.float32)
 
 
+def cluster(colors: np.ndarray) -> np.ndarray:
+    """(N, 3) -> (K, 3) mean colours by Lloyd's algorithm on an even subset, started far apart: no randomness."""
+    if len(colors) == 0:
+        return np.full((1, 3), 1e3)
+    colors = colors[:: max(1, len(colors) // CLUSTER_SAMPLES)].astype(np.float64)
+    centres = [colors.mean(axis=0)]
+    distance = ((colors - centres[0]) ** 2).sum(axis=1)
+    for _ in range(CLUSTERS - 1):
+        centres.append(colors[int(distance.argmax())])
+        distance = np.minimum(distance, ((colors - centres[-1]) ** 2).sum(axis=1))
+    centres = np.array(centres)
+    for _ in range(CLUSTER_ROUNDS):
+        owner = ((colors[:, None] - centres[None]) ** 2).sum(axis=2).argmin(axis=1)
+        count = np.bincount(owner, minlength=CLUSTERS)
+        for channel in range(3):
+            total = np.bincount(owner, weights=colors[:, channel], minlength=CLUSTERS)
+            centres[:, channel] = np.where(count > 0, total / np.maximum(count, 1), centres[:, channel])
+    return centres
+
+
+def _nearness(light: np.ndarray, centres: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """(H, W) squared distance, in spreads of skin, to the nearest of the centres."""
+    dark, _, hue = spread
+    nearest = np.full(light.shape[:2], np.inf, np.float32)
+    brightness = light.mean(axis=2)
+    for centre in centres.astype(np.float32):
+        level = float(centre.mean())
+        squared = ((brightness - level) / dark) ** 2
+        for channel in range(3):
+            squared += ((light[..., channel] - brightness - (centre[channel] - level)) / hue) ** 2
+        np.minimum(nearest, squared, out=nearest)
+    return nearest
+
+
+def _wide_blur(image: np.ndarray, sigma: float) -> np.ndarray:
+    """A Gaussian so wide that a quarter of the pixels tells the same."""
+    height, width = image.shape
+    small = cv2.resize(
+        image.astype(np.float32), (max(1, width // 4), max(1, height // 4)), interpolation=cv2.INTER_AREA
+    )
+    return cv2.resize(cv2.GaussianBlur(small, (0, 0), max(sigma / 4.0, 0.5)), (width, height))
+
+
 def _distance_from_skin(error: np.ndarray, spread: np.ndarray, feature: np.ndarray, beard: np.ndarray) -> np.ndarray:
     """Squared distance in spreads of observed minus expected log light, (H, W, 3) -> (H, W)."""
-    dark, bright, hue = spread
+    dark, bright, hue = (np.float32(value) for value in spread)
     brightness = error.mean(axis=2)
     tint = ((error - brightness[..., None]) ** 2).sum(axis=2) / hue**2
     # In the dark a camera's hue is noise, and in a highlight it is the lamp's.
