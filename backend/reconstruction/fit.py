@@ -27,16 +27,18 @@ import torch
 
 from backend.geometry.rotation import FRONTAL
 from backend.reconstruction.contour import outward_normals, slide
-from backend.reconstruction.landmark_model import LandmarkModel, upright_frame, view_features
+from backend.reconstruction.landmark_model import LandmarkModel, upright_frame, view_feature_slopes, view_features
 from backend.reconstruction.priors import DISTANCE_LOG_SIGMA, DISTANCE_M, expression_prior, focal_prior
 
 POSE = 7  # omega, tau, log_scale, log_depth
-MAX_ITERATIONS = 20
+MAX_ITERATIONS = 15
 # Stop when a step lowers the cost by less than this part of it.
-CONVERGENCE = 1e-4
+CONVERGENCE = 3e-4
 DAMPING_START, DAMPING_DOWN, DAMPING_UP, DAMPING_MAX = 1e-3, 0.2, 6.0, 1e8
 # Residual, in standard deviations, at which a landmark's pull has halved.
 CAUCHY_SCALE = 3.0
+# Rounds of the active set within one step; later iterations finish what these leave.
+ACTIVE_SET_ROUNDS = 6
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,8 @@ class Problem:
         squared = (white**2).sum(dim=2)
         robust = torch.log1p(squared / CAUCHY_SCALE**2) * CAUCHY_SCALE**2
         weight = self.trust / (1.0 + squared / CAUCHY_SCALE**2)
-        return Residual(points, camera, image, chosen, frame, gain, white, weight, (self.trust * robust).sum(1) / 2)
+        cost = (self.trust * robust).sum(1) / 2
+        return Residual(points, camera, image, chosen, frame, gain, error, white, weight, cost)
 
     def prior_terms(self, state: State) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Cost (B,), gradient (B, P) and Hessian (B, P, P) of everything known before the photo."""
@@ -280,10 +283,12 @@ class Problem:
         jacobian = torch.zeros(batch, count, 2, self.fitter.precision.shape[0], dtype=lm.dtype, device=lm.device)
         arm = r.camera - torch.cat([state.pose[:, :2], state.pose[:, 3:].exp()], dim=1)[:, None]
         jacobian[..., :3] = torch.linalg.cross(arm[:, :, None].expand_as(by_camera), by_camera, dim=3)
+        jacobian[..., :3] += self.by_turning(state, r)
         jacobian[..., 3:5] = by_camera[..., :2]
         from_middle = focal[..., None] * ratio
         by_log_focal = (to_white * from_middle[:, :, None]).sum(-1)
-        jacobian[..., 5] = by_log_focal
+        white_error = torch.einsum("lij,blj->bli", lm.whitening, r.error)
+        jacobian[..., 5] = by_log_focal + r.gain[:, None, None] * white_error
         jacobian[..., 6] = by_log_focal + by_camera[..., 2] * state.pose[:, 3].exp()[:, None, None]
         coefficients = jacobian[..., POSE : POSE + lm.basis.shape[2]]
         for axis in range(3):
@@ -294,6 +299,32 @@ class Problem:
         coefficients += r.gain[:, None, None, None] * lm.white_coupling
         jacobian[..., POSE + lm.basis.shape[2] :] = r.gain[:, None, None, None] * lm.white_modes
         return jacobian.reshape(batch, 2 * count, -1)
+
+    def by_turning(self, state: State, r: Residual) -> torch.Tensor:
+        """(B, L, 2, 3) what a rotation increment does besides moving the points.
+
+        It turns the upright frame in which residuals are whitened, and it moves the camera in the
+        head's frame, on which the detector's bias depends.
+        """
+        lm, rotation = self.lm, state.rotation
+        # The head's down axis d = -R e_y moves by omega x d; only its angle in the image matters.
+        down = -rotation[:, :, 1]
+        x, y, z = down.unbind(1)
+        squared = (x * x + y * y).clamp_min(1e-9)
+        angle = torch.stack([-x * z / squared, -y * z / squared, torch.ones_like(x)], dim=1)
+        quarter = torch.stack([r.frame[:, :, 1], -r.frame[:, :, 0]], dim=2)
+        turned = torch.einsum("blc,bck->blk", r.image - self.detected, quarter) / self.unit[:, None, None]
+        turned = torch.einsum("lij,blj->bli", lm.whitening, turned)
+        by_angle = turned[..., None] * angle[:, None, None]
+        # Row 2 of R moves by -omega_y R_0 + omega_x R_1.
+        views = view_features(rotation)
+        zero = torch.zeros_like(x)
+        dx = torch.stack([-rotation[:, 1, 0], rotation[:, 0, 0], zero], dim=1)
+        dy = torch.stack([-rotation[:, 1, 1], rotation[:, 0, 1], zero], dim=1)
+        by_x, by_y = view_feature_slopes(views)
+        slopes = by_x[:, :, None] * dx[:, None] + by_y[:, :, None] * dy[:, None]
+        bias = torch.einsum("bgw,glk->blkw", slopes, lm.bias)
+        return by_angle + r.gain[:, None, None, None] * torch.einsum("lij,bljw->bliw", lm.whitening, bias)
 
     # -- solve -----------------------------------------------------------------------------------
 
@@ -328,7 +359,7 @@ class Problem:
         done = torch.zeros_like(cost, dtype=torch.bool)
         equations = self.normal_equations(state, r)
         for _ in range(limit):
-            step = self.step(*equations, damping, pose_only)
+            step = self.step(state, *equations, damping, pose_only)
             trial = state.moved(step, f.lower, f.upper)
             trial_r = self.residual(trial)
             trial_cost = trial_r.cost + self.prior_terms(trial)[0]
@@ -350,21 +381,45 @@ class Problem:
         return state, iterations, done
 
     def step(
-        self, gradient: torch.Tensor, hessian: torch.Tensor, free: torch.Tensor, damping: torch.Tensor, pose_only: bool
+        self,
+        state: State,
+        gradient: torch.Tensor,
+        hessian: torch.Tensor,
+        free: torch.Tensor,
+        damping: torch.Tensor,
+        pose_only: bool,
     ) -> torch.Tensor:
-        """Damped Gauss-Newton step (B, P); unknowns at a bound stay there."""
+        """Damped Gauss-Newton step (B, P) within the bounds.
+
+        The step is the minimum of the quadratic model under the bounds, found by an active set that
+        grows: unknowns that would leave their range are put on its border and the others solved again.
+        Clamping the free solution instead ruins the step, because shapes that trade against each
+        other then lose one half of the trade.
+        """
         if pose_only:
             step = torch.zeros_like(gradient)
             block = hessian[:, :POSE, :POSE]
             damped = block + torch.diag_embed(damping[:, None] * torch.diagonal(block, dim1=1, dim2=2))
             step[:, :POSE] = -torch.linalg.solve(damped, gradient[:, :POSE])
             return step
-        diagonal = torch.diagonal(hessian, dim1=1, dim2=2)
-        keep = free.to(hessian.dtype)
-        damped = hessian * keep[:, :, None] * keep[:, None]
-        damped = damped + torch.diag_embed(damping[:, None] * diagonal * keep + (1.0 - keep))
-        factor = torch.linalg.cholesky(damped)
-        return -torch.cholesky_solve((gradient * keep)[..., None], factor)[..., 0]
+        damped = hessian + torch.diag_embed(damping[:, None] * torch.diagonal(hessian, dim1=1, dim2=2))
+        span = slice(POSE, POSE + state.coefficients.shape[1])
+        down = torch.full_like(gradient, -torch.inf)
+        up = torch.full_like(gradient, torch.inf)
+        down[:, span] = self.fitter.lower - state.coefficients
+        up[:, span] = self.fitter.upper - state.coefficients
+        held = torch.zeros_like(gradient)
+        for _ in range(ACTIVE_SET_ROUNDS):
+            keep = free.to(hessian.dtype)
+            system = damped * keep[:, :, None] * keep[:, None] + torch.diag_embed(1.0 - keep)
+            pull = (gradient + (damped @ held[..., None])[..., 0]) * keep
+            step = held - torch.cholesky_solve(pull[..., None], torch.linalg.cholesky(system))[..., 0]
+            outside = free & ((step < down) | (step > up))
+            if not bool(outside.any()):
+                break
+            held = torch.where(outside, torch.minimum(torch.maximum(step, down), up), held)
+            free = free & ~outside
+        return step
 
     def results(self, state: State, iterations: torch.Tensor, converged: torch.Tensor) -> list[FitResult]:
         lm = self.lm
@@ -406,6 +461,7 @@ class Residual:
     chosen: torch.Tensor  # (B, C) strip index of each contour landmark
     frame: torch.Tensor  # (B, 2, 2) upright frame
     gain: torch.Tensor  # (B,) scale over the fixed unit
+    error: torch.Tensor  # (B, L, 2) predicted detector error, metres, upright
     white: torch.Tensor  # (B, L, 2) whitened residual
     weight: torch.Tensor  # (B, L) trust times Cauchy weight
     cost: torch.Tensor  # (B,)

@@ -104,6 +104,15 @@ def view_features(rotation: torch.Tensor) -> torch.Tensor:
     return torch.stack([one, x, y, x * x, x * y, y * y, x**3, x * x * y, x * y * y, y**3], dim=1)
 
 
+def view_feature_slopes(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Derivatives of :func:`view_features` by the camera's x and y: (B, G) -> two of (B, G)."""
+    one, x, y, xx, xy, yy = features[:, :6].unbind(1)
+    zero = torch.zeros_like(one)
+    by_x = torch.stack([zero, one, zero, 2 * x, y, zero, 3 * xx, 2 * xy, yy, zero], dim=1)
+    by_y = torch.stack([zero, zero, one, zero, x, 2 * y, zero, xx, 2 * xy, 3 * yy], dim=1)
+    return by_x, by_y
+
+
 def upright_frame(rotation: torch.Tensor) -> torch.Tensor:
     """(B, 3, 3) -> (B, 2, 2): image rotation ``Rot(roll)`` that takes the head's upright frame to pixels.
 

@@ -1,0 +1,1 @@
+"""Synthetic people and the data that trainers learn from."""
