@@ -1,4 +1,4 @@
-"""FLAME 2020, 2023 and 2023 Open from an .npz that the user has made from the published pickle.
+"""FLAME 2020, 2023 and 2023 Open from an .npz that the user has made from the published file.
 
 A pickle can run any code when it is opened, so the published ``.pkl`` is refused; ``docs/face-models.md``
 has the few lines that turn it into an .npz on the user's own machine. Facts about the arrays: metres,
