@@ -18,9 +18,9 @@ import torch
 
 from backend.rendering.fragments import Fragments
 
-# Triangles crossed between two pixel centres before giving up. A head of 55,000 triangles in an image
-# of 128 pixels needs 6 or so.
-LONGEST_WALK = 24
+# Triangles crossed between two pixel centres before giving up. Near an outline triangles are seen
+# edge-on and many fit into a pixel; a walk ends by itself at the outline or at the far pixel.
+LONGEST_WALK = 256
 
 # No triangle lies on the other side of the edge.
 NO_NEIGHBOUR = -1
@@ -66,8 +66,14 @@ def antialias(
         found, triangle, edge = walk_to_outline(pairs, vertices_image.detach(), triangles, neighbours)
         pairs = pairs.at(found)
         first, second = triangles[triangle, edge], triangles[triangle, (edge + 1) % 3]
-        reach = crossing(vertices_image[pairs.item, first], vertices_image[pairs.item, second], pairs)
-        reach = reach.clamp(0.0, 1.0).to(image.dtype)[:, None]
+        ends = vertices_image[pairs.item, first], vertices_image[pairs.item, second]
+        # An outline is met by pairs along both axes; the axis that it crosses more squarely counts, or
+        # a slanted outline would count twice.
+        extent = (ends[1] - ends[0]).detach().abs()
+        steep = extent[:, 1] > extent[:, 0]
+        square = steep if axis == HORIZONTAL else ~steep
+        pairs = pairs.at(square)
+        reach = crossing(ends[0][square], ends[1][square], pairs).clamp(0.0, 1.0).to(image.dtype)[:, None]
         difference = pixels[pairs.far] - pixels[pairs.near]
         result = result.index_add(0, pairs.near, (0.5 - reach).clamp(min=0.0) * difference)
         result = result.index_add(0, pairs.far, (0.5 - reach).clamp(max=0.0) * difference)

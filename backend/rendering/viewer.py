@@ -95,14 +95,13 @@ def render_mesh(
         raise ValueError("a texture needs uv and triangles_uv")
     with torch.no_grad():
         view = _look(vertices, triangles, camera, supersample, cull, backend)
-        albedo = _albedo(view, colors, texture, uv, triangles_uv)
-        picture = _lit(view, albedo, light)
+        picture = _lit(view, _albedo(view, colors, texture, uv, triangles_uv), light)
         if wireframe_faces is not None:
-            lines = wire_coverage(view.fragments, view.vertices_image, view.triangles, wireframe_faces)
-            lines = (wire_width * supersample / 2 + 0.5 - lines).clamp(0.0, 1.0)[..., None]
+            distance = wire_distance(view.fragments, view.vertices_image, view.triangles, wireframe_faces)
+            lines = (wire_width * supersample / 2 + 0.5 - distance[view.fragments.mask]).clamp(0.0, 1.0)[:, None]
             wire = torch.from_numpy(tone.srgb_to_linear(np.array(WIRE_COLOR, np.float32)))
             picture = picture + lines * (wire - picture)
-    return _developed(picture[0], view.fragments.mask[0], supersample)
+    return _developed(picture, view.fragments.mask[0], supersample)
 
 
 def over(front: np.ndarray, back: np.ndarray, opacity: float = 1.0) -> np.ndarray:
@@ -112,7 +111,7 @@ def over(front: np.ndarray, back: np.ndarray, opacity: float = 1.0) -> np.ndarra
     return np.where(alpha > 0, tone.linear_to_srgb8(mixed), back)
 
 
-def wire_coverage(
+def wire_distance(
     fragments: Fragments, vertices_image: torch.Tensor, triangles: torch.Tensor, faces: np.ndarray
 ) -> torch.Tensor:
     """(B, H, W) distance in pixels from each pixel centre to the nearest drawn edge of the face in view.
@@ -164,6 +163,11 @@ def _look(
     return _View(points, vertices_image, indices, fragments, camera)
 
 
+def _spread(view: _View, values: torch.Tensor, triangles: torch.Tensor) -> torch.Tensor:
+    """(V, C) per-vertex values -> (N, C) at the N covered samples; most of a picture is often background."""
+    return interpolate(values[None], view.fragments, triangles)[view.fragments.mask]
+
+
 def _albedo(
     view: _View,
     colors: np.ndarray | None,
@@ -171,55 +175,54 @@ def _albedo(
     uv: np.ndarray | None,
     triangles_uv: np.ndarray | None,
 ) -> torch.Tensor | None:
-    """(1, H, W, 3) linear, None for bare clay."""
+    """(N, 3) linear, None for bare clay."""
     if texture is not None and uv is not None and triangles_uv is not None:
         linear = torch.from_numpy(tone.srgb_to_linear(texture))
         places, corners = torch.from_numpy(np.array(uv, np.float32)), torch.from_numpy(np.array(triangles_uv, np.int64))
         level = texel_level(view.fragments, view.vertices_image, view.triangles, places, corners, linear.shape[:2])
-        return sample_mipmapped(linear, interpolate(places[None], view.fragments, corners), level)
+        level = level[view.fragments.mask][None, None]
+        return sample_mipmapped(linear, _spread(view, places, corners)[None, None], level)[0, 0]
     if colors is not None:
-        return interpolate(torch.from_numpy(np.array(colors, np.float32))[None], view.fragments, view.triangles)
+        return _spread(view, torch.from_numpy(np.array(colors, np.float32)), view.triangles)
     return None
 
 
 def _lit(view: _View, albedo: torch.Tensor | None, light: str | np.ndarray) -> torch.Tensor:
-    """(1, H, W, 3) linear picture."""
+    """(N, 3) linear colours."""
+    grey = tone.srgb_to_linear(np.array(CLAY_GREY, np.float32)).item()
+    if isinstance(light, str) and light not in ("clay", "studio", "flat"):
+        raise ValueError(f"light must be clay, studio, flat or a (3, 9) array, not {light!r}")
     if isinstance(light, str) and light == "flat":
-        clay = torch.full((1, 1, 1, 3), float(tone.srgb_to_linear(np.array(CLAY_GREY, np.float32))))
-        return (clay if albedo is None else albedo).expand(*view.fragments.triangle.shape, 3)
-    normals = interpolate(vertex_normals(view.vertices, view.triangles), view.fragments, view.triangles)
+        return torch.full((int(view.fragments.mask.sum()), 3), grey) if albedo is None else albedo
+    normals = _spread(view, vertex_normals(view.vertices, view.triangles)[0], view.triangles)
     normals = torch.nn.functional.normalize(normals, dim=-1)
     if not isinstance(light, str):
-        gamma = torch.from_numpy(np.array(light, np.float32))
-        arriving = shade(normals, gamma).clamp(min=0.0)
-        return arriving * (tone.srgb_to_linear(np.array(CLAY_GREY)).item() if albedo is None else albedo)
-    if light not in ("clay", "studio"):
-        raise ValueError(f"light must be clay, studio, flat or a (3, 9) array, not {light!r}")
-    places = interpolate(view.vertices, view.fragments, view.triangles)
+        arriving = shade(normals, torch.from_numpy(np.array(light, np.float32))).clamp(min=0.0)
+        return arriving * (grey if albedo is None else albedo)
     lamps = np.array(CLAY_LIGHTS)
     if light == "studio":
-        # The lights' frame looks at the camera: its z axis points from the head's origin to the lens.
+        # Turned with the camera: in its own axes (x right, y down, z forward) the lamps stand before the head.
         lamps = (lamps * np.array([1.0, -1.0, -1.0])) @ view.camera.R
-    arriving = clay_light(places, normals, torch.from_numpy(lamps.astype(np.float32)))
+    arriving = clay_light(_spread(view, view.vertices[0], view.triangles), normals, torch.from_numpy(lamps).float())
     if albedo is None:
-        return tone.srgb_to_linear_torch((CLAY_GREY * arriving).clamp(0.0, 1.0)).expand(*arriving.shape[:3], 3)
+        return tone.srgb_to_linear_torch((CLAY_GREY * arriving).clamp(0.0, 1.0)).expand(-1, 3)
     return arriving * albedo
 
 
 def clay_light(points: torch.Tensor, normals: torch.Tensor, lamps: torch.Tensor) -> torch.Tensor:
-    """Phong's diffuse term: (..., 3) points and unit normals, (L, 3) lamps, all model space -> (..., 1)."""
-    total = torch.zeros_like(points[..., :1])
+    """Phong's diffuse term: (N, 3) points and unit normals, (L, 3) lamps, all model space -> (N, 1)."""
+    total = torch.zeros_like(points[:, :1])
     for lamp in lamps:
         direction = torch.nn.functional.normalize(lamp - points, dim=-1)
         total = total + CLAY_INTENSITY * (direction * normals).sum(dim=-1, keepdim=True).clamp(min=0.0)
     return total
 
 
-def _developed(picture: torch.Tensor, mask: torch.Tensor, supersample: int) -> np.ndarray:
-    """Average samples in linear light: (sH, sW, 3), (sH, sW) -> (H, W, 4) uint8."""
-    covered = mask[..., None].to(picture.dtype)
-    samples = torch.cat([picture.clamp(0.0, 1.0) * covered, covered], dim=-1).permute(2, 0, 1)[None]
-    mean = torch.nn.functional.avg_pool2d(samples, supersample)[0].permute(1, 2, 0).numpy()
+def _developed(colors: torch.Tensor, mask: torch.Tensor, supersample: int) -> np.ndarray:
+    """Average samples in linear light: (N, 3) covered samples of (sH, sW) mask -> (H, W, 4) uint8."""
+    samples = torch.zeros((*mask.shape, 4))
+    samples[mask] = torch.cat([colors.clamp(0.0, 1.0), torch.ones_like(colors[:, :1])], dim=1)
+    mean = torch.nn.functional.avg_pool2d(samples.permute(2, 0, 1)[None], supersample)[0].permute(1, 2, 0).numpy()
     alpha = mean[..., 3:]
     color = np.divide(mean[..., :3], alpha, out=np.zeros_like(mean[..., :3]), where=alpha > 0)
     color8 = np.where(alpha > 0, tone.linear_to_srgb8(color), 0).astype(np.uint8)
