@@ -35,6 +35,7 @@ CROP_RADIUS = 1.4
 # (metres): a ten-thousandth of a millimetre, far below any printed digit.
 CONVERGED = 1e-7
 MAX_ITERATIONS = 100
+ROUGH_STRIDE = 5
 
 # Distances below this (metres) have no usable direction; the triangle's normal stands in.
 TOUCHING = 1e-9
@@ -120,7 +121,9 @@ def score(scan: Scan, prediction: Prediction, metrical: bool = False) -> FaceSco
     points = scan.vertices[crop(scan.vertices, scan.landmarks)]
     start = align_landmarks(prediction.landmarks, scan.landmarks, metrical)
     tree = SurfaceTree(prediction.vertices, prediction.triangles)
-    alignment = refine(points, tree, start, with_scale=not metrical)
+    # Most of the way on a fifth of the points, the rest on all of them: the answer is that of all.
+    rough = refine(points[::ROUGH_STRIDE], tree, start, with_scale=not metrical)
+    alignment = refine(points, tree, rough, with_scale=not metrical)
     distances = alignment.scale * tree.query(alignment.inverse().apply(points)).distances
     return FaceScore(distances * MM, alignment)
 

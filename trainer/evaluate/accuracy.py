@@ -1,0 +1,317 @@
+"""How good the reconstruction is: all sets, one command, one table.
+
+Known faces are scored with the NoW protocol, the mean face beside them as the floor to beat; real
+photos by what can be measured without the truth. ``run`` is what the command ``mgcface evaluate`` calls.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from backend.errors import MgcFaceError, OutputError
+from backend.face_model.model import MOUTH, FaceModel
+from backend.face_model.registry import get_model
+from backend.reconstruction.result import Reconstruction
+from backend.vision.decode import load_photo
+from backend.vision.photo import Photo
+from trainer.evaluate import now_protocol
+from trainer.evaluate.accuracy_report import markdown
+from trainer.evaluate.now_protocol import FaceScore, Prediction, Scan
+from trainer.evaluate.photo_sets import (
+    IDENTITY_SET,
+    PHOTO_SETS,
+    PhotoResult,
+    identity_figures,
+    measure,
+    photo_paths,
+    summary,
+    zoom_figures,
+)
+from trainer.evaluate.truth_sets import DEVELOPMENT_SETS, TRUTH_SETS, SetError, TruthItem, truth_items
+
+ALL_SETS = (*TRUTH_SETS, *PHOTO_SETS, IDENTITY_SET)
+KNOWN_SETS = (*ALL_SETS, *DEVELOPMENT_SETS)
+
+# Where the measuring material lies when nobody says otherwise: beside the checkout.
+DEFAULT_DATA = Path(__file__).resolve().parents[2].parent / "shared"
+
+# Packages whose version can move a figure.
+VERSIONED = ("mgcface", "mediapipe", "numpy", "scipy", "torch", "numba")
+
+Reconstruct = Callable[[Photo], Sequence[Reconstruction]]
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class TruthResult:
+    """One photo of a known face: both scores, or the sentence that says why there are none."""
+
+    group: str
+    name: str
+    error: str | None = None
+    free: FaceScore | None = None
+    metrical: FaceScore | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One photo to work on: place ``index`` in set ``set_name``."""
+
+    set_name: str
+    index: int
+
+
+class Bench:
+    """What a worker keeps warm: the model, the reconstruction, the sets.
+
+    Parameters
+    ----------
+    model : FaceModel
+    reconstruct : callable Photo -> list of Reconstruction
+        The largest face first.
+    data : Path
+    """
+
+    def __init__(self, model: FaceModel, reconstruct: Reconstruct, data: Path):
+        self.model, self.reconstruct, self.data = model, reconstruct, data
+        self._items: dict[str, list[TruthItem]] = {}
+        self._paths: dict[str, list[Path]] = {}
+
+    def items(self, set_name: str) -> list[TruthItem]:
+        if set_name not in self._items:
+            self._items[set_name] = truth_items(set_name, self.data, lambda: self.model)
+        return self._items[set_name]
+
+    def paths(self, set_name: str) -> list[Path]:
+        if set_name not in self._paths:
+            self._paths[set_name] = photo_paths(set_name, self.data)
+        return self._paths[set_name]
+
+    def jobs(self, sets: Sequence[str]) -> list[Job]:
+        return [
+            Job(name, index)
+            for name in sets
+            for index in range(len(self.items(name) if is_truth(name) else self.paths(name)))
+        ]
+
+    def work(self, job: Job) -> tuple[Job, TruthResult | PhotoResult]:
+        if is_truth(job.set_name):
+            return job, self.score(self.items(job.set_name)[job.index])
+        return job, self.look(self.paths(job.set_name)[job.index])
+
+    def score(self, item: TruthItem) -> TruthResult:
+        """Reconstruct one known face from its picture and measure it."""
+        try:
+            head = self.reconstruct(item.photo())[0]
+            guess = prediction(head.model, head.neutral_vertices)
+            scores = [now_protocol.score(item.scan, guess, metrical) for metrical in (False, True)]
+        except MgcFaceError as error:
+            return TruthResult(item.group, item.name, str(error))
+        return TruthResult(item.group, item.name, None, *scores)
+
+    def look(self, path: Path) -> PhotoResult:
+        name = f"{path.parent.name}/{path.name}"
+        try:
+            return measure(name, self.reconstruct(load_photo(path))[0])
+        except MgcFaceError as error:
+            return PhotoResult(name, str(error))
+
+    def floor(self, set_name: str) -> dict[str, list[FaceScore]]:
+        """Group -> scores of the mean face; each scan is measured once, however often it was photographed."""
+        mean = prediction(self.model, self.model.mean)
+        known: dict[int, FaceScore] = {}
+        groups: dict[str, list[FaceScore]] = {}
+        for item in self.items(set_name):
+            key = _scan_key(item.scan)
+            if key not in known:
+                known[key] = now_protocol.score(item.scan, mean)
+            groups.setdefault(item.group, []).append(known[key])
+        return groups
+
+
+def _scan_key(scan: Scan) -> int:
+    return hash(np.ascontiguousarray(scan.vertices).tobytes())
+
+
+def is_truth(set_name: str) -> bool:
+    return set_name in (*TRUTH_SETS, *DEVELOPMENT_SETS)
+
+
+def prediction(model: FaceModel, vertices: np.ndarray) -> Prediction:
+    """What is scored: skin and eyes of the neutral head, without the inside of the mouth, which no scan shows."""
+    vertices = np.asarray(vertices, np.float64)
+    inside = model.materials.index(MOUTH) if MOUTH in model.materials else -1
+    triangles = model.triangles[model.triangle_material != inside]
+    return Prediction(vertices, triangles, model.landmark_points(vertices, "now7"))
+
+
+def run(
+    model_name: str = "open-head",
+    sets: Sequence[str] = ALL_SETS,
+    out_dir: Path | str = "evaluation",
+    progress: Progress | None = None,
+    data: Path | str = DEFAULT_DATA,
+    workers: int = 1,
+    reconstruct: Reconstruct | None = None,
+) -> dict:
+    """Measure and write ``accuracy.md`` and ``accuracy.json``.
+
+    Parameters
+    ----------
+    model_name : str
+        An installed face model, or the path of one.
+    sets : sequence of str
+        Any of :data:`KNOWN_SETS`.
+    out_dir : path
+        Made when missing.
+    progress : callable (done, total, text), optional
+    data : path
+        The folder with ``photos/`` and ``scans/``.
+    workers : int
+        Processes. With more than one, ``reconstruct`` must be picklable.
+    reconstruct : callable Photo -> list of Reconstruction, optional
+        The method under test; the project's pipeline without texture when left out.
+
+    Returns
+    -------
+    dict
+        What ``accuracy.json`` holds.
+
+    Raises
+    ------
+    SetError, ModelError, OutputError
+    """
+    unknown = [name for name in sets if name not in KNOWN_SETS]
+    if unknown:
+        raise SetError(f"There is no set called '{unknown[0]}'; choose from {', '.join(KNOWN_SETS)}.")
+    sets = list(dict.fromkeys(sets))
+    make = partial(make_bench, model_name, Path(data), reconstruct)
+    bench = make()
+    jobs = bench.jobs(sets)
+    results: dict[str, list] = {name: [None] * sum(job.set_name == name for job in jobs) for name in sets}
+    for done, (job, result) in enumerate(_worked(jobs, bench, make, workers), start=1):
+        results[job.set_name][job.index] = result
+        if progress is not None:
+            progress(done, len(jobs), f"{job.set_name} {result.name}")
+    figures = {"header": header(bench.model, sets, workers), "truth": {}, "photos": {}}
+    for name in sets:
+        if is_truth(name):
+            figures["truth"].update(truth_figures(results[name], bench.floor(name)))
+        else:
+            figures["photos"][name] = summary(results[name])
+    if "zoom" in results:
+        strangers = [item for name in ("composite", "london") for item in results.get(name, [])]
+        figures["zoom"] = zoom_figures(results["zoom"], strangers)
+    if IDENTITY_SET in results:
+        figures["identity"] = identity_figures(results[IDENTITY_SET])
+    write(figures, Path(out_dir))
+    return figures
+
+
+def make_bench(model_name: str, data: Path, reconstruct: Reconstruct | None) -> Bench:
+    model = get_model(model_name)
+    if reconstruct is None:
+        from backend.reconstruction.pipeline import Pipeline
+
+        reconstruct = Pipeline(model, texture_size=None, stages=("detect", "fit")).reconstruct_photo
+    return Bench(model, reconstruct, data)
+
+
+def _worked(jobs, bench: Bench, make: Callable[[], Bench], workers: int) -> Iterator:
+    """Results in the order they come."""
+    if workers <= 1:
+        yield from map(bench.work, jobs)
+        return
+    # Spawned, not forked: the detector's threads do not survive a fork.
+    with multiprocessing.get_context("spawn").Pool(workers, _start_worker, (make,)) as pool:
+        yield from pool.imap_unordered(_work, jobs, chunksize=4)
+
+
+_bench: Bench | None = None
+
+
+def _start_worker(make: Callable[[], Bench]) -> None:
+    global _bench
+    _bench = make()
+
+
+def _work(job: Job):
+    assert _bench is not None
+    return _bench.work(job)
+
+
+def truth_figures(results: Sequence[TruthResult], floor: dict[str, list[FaceScore]]) -> dict[str, dict]:
+    """Group -> figures. With a face missing there is no pooled figure, and ``refused`` says why."""
+    figures: dict[str, dict] = {}
+    for group, floor_scores in floor.items():
+        own = [item for item in results if item.group == group]
+        row: dict = {
+            "photos": len(own),
+            "found": sum(item.free is not None for item in own),
+            "failures": {item.name: item.error for item in own if item.error is not None},
+            "mean_face": _pooled(floor_scores),
+            "faces": {
+                item.name: {
+                    "median_mm": item.free.median_mm,
+                    "mean_mm": item.free.mean_mm,
+                    "std_mm": item.free.std_mm,
+                    "mean_face_median_mm": lowest.median_mm,
+                    "metrical_median_mm": item.metrical.median_mm,
+                    "scale": item.free.alignment.scale,
+                }
+                for item, lowest in zip(own, floor_scores)
+                if item.free is not None and item.metrical is not None
+            },
+        }
+        try:
+            row["non_metrical"] = _pooled([item.free for item in own])
+            row["metrical"] = _pooled([item.metrical for item in own])
+        except now_protocol.ProtocolError as error:
+            row["refused"] = str(error)
+        figures[group] = row
+    return figures
+
+
+def _pooled(scores: Sequence[FaceScore | None]) -> dict:
+    return dict(vars(now_protocol.pool(scores)))
+
+
+def header(model: FaceModel, sets: Sequence[str], workers: int) -> dict:
+    """What a reader needs to repeat the run."""
+    return {
+        "model": model.info.name,
+        "model_version": model.info.version,
+        "command": f"mgcface evaluate --model {model.info.name} --sets {','.join(sets)}",
+        "workers": workers,
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in VERSIONED},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def write(figures: dict, out_dir: Path) -> None:
+    """``accuracy.json`` and ``accuracy.md``."""
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        (out_dir / "accuracy.json").write_text(json.dumps(figures, indent=1) + "\n")
+        (out_dir / "accuracy.md").write_text(markdown(figures))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"The report cannot be written to {out_dir} ({reason}); choose another folder.") from error

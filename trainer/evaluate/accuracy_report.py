@@ -1,0 +1,107 @@
+"""The figures of a run as a page of Markdown tables."""
+
+from __future__ import annotations
+
+# What each rule of the identity search is called on the page, headline first.
+RULES = {
+    "cosine": "centred cosine (headline)",
+    "cosine_centred_by_set": "cosine, neutral and smiling photos centred separately",
+    "cosine_whitened": "cosine, coefficients weighted by their certainty",
+    "likelihood_ratio": "same-person likelihood ratio from the fit's uncertainty",
+    "mahalanobis": "Mahalanobis distance",
+}
+
+
+def markdown(figures: dict) -> str:
+    """The whole page, ending in a newline."""
+    parts = [_head(figures["header"])]
+    if figures["truth"]:
+        parts.append(_truth(figures["truth"]))
+    if figures["photos"]:
+        parts.append(_photos(figures["photos"]))
+    if "zoom" in figures:
+        parts.append(_zoom(figures["zoom"]))
+    if "identity" in figures:
+        parts.append(_identity(figures["identity"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(header: dict) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in header["versions"].items() if version)
+    return (
+        "# Accuracy\n\n"
+        "Written by the command below; `docs/evaluation.md` says what each figure means.\n\n"
+        f"    {header['command']}\n\n"
+        f"Model {header['model']} {header['model_version']}; {header['machine']}; "
+        f"Python {header['python']}; {versions}."
+    )
+
+
+def _table(columns: list[str], rows: list[list]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def _truth(groups: dict) -> str:
+    rows, notes = [], []
+    for name, row in groups.items():
+        floor = row["mean_face"]
+        found = f"{row['found']} of {row['photos']}"
+        if "refused" in row:
+            notes.append(f"* {name}: {row['refused']}")
+            figures = ["refused"] * 5
+        else:
+            free = row["non_metrical"]
+            figures = [f"**{free['mean_of_medians_mm']:.3f}**"]
+            figures += [f"{free[key]:.3f}" for key in ("median_mm", "mean_mm", "std_mm")]
+            figures.append(f"{row['metrical']['mean_of_medians_mm']:.3f}")
+        rows.append([name, found, *figures, f"{floor['mean_of_medians_mm']:.3f}", f"{floor['median_mm']:.3f}"])
+        notes += [f"* {name}, {face}: {reason}" for face, reason in row["failures"].items()]
+    columns = ["set", "faces found", "mean of medians", "median", "mean", "std", "metrical mean of medians"]
+    columns += ["mean face: mean of medians", "mean face: median"]
+    text = "## Known faces: NoW protocol, millimetres\n\n" + _table(columns, rows)
+    return text + ("\n\n" + "\n".join(notes) if notes else "")
+
+
+def _photos(sets: dict) -> str:
+    rows, notes = [], []
+    for name, row in sets.items():
+        shares = [_percent(row[key]) for key in ("median_relative", "p90_relative", "worst_relative")]
+        rows.append([name, f"{row['found']} of {row['photos']}", *shares, _percent(row["median_rms_relative"])])
+        notes += [f"* {photo}: {reason}" for photo, reason in row["failures"].items()]
+    columns = ["set", "faces found", "median", "90th percentile", "worst", "median of rms"]
+    text = "## Real photos: reprojection error over face height\n\n" + _table(columns, rows)
+    return text + ("\n\n" + "\n".join(notes) if notes else "")
+
+
+def _percent(value: float | None) -> str:
+    return "none" if value is None else f"{100.0 * value:.2f} %"
+
+
+def _zoom(zoom: dict) -> str:
+    rows = [
+        [f"{100 * true:.0f} cm", f"{100 * solved:.1f} cm"] for true, solved in zip(zoom["true_m"], zoom["solved_m"])
+    ]
+    text = "## One person at four distances\n\n" + _table(["taken at", "solved"], rows)
+    text += f"\n\nDistances in the right order: {'yes' if zoom['in_order'] else 'no'}."
+    if "within_mm" in zoom:
+        spreads = [(label, zoom[key]) for label, key in (("her four", "within_mm"), ("hers to others", "between_mm"))]
+        rows = [[label, *(f"{s[key]:.2f} mm" for key in ("mean", "least", "largest"))] for label, s in spreads]
+        text += "\n\n" + _table(["neutral shapes", "mean", "least", "largest"], rows)
+        text += f"\n\nNearest shapes that are her own: {zoom['nearest_is_self']} of {zoom['nearest_of']}."
+    return text
+
+
+def _identity(identity: dict) -> str:
+    people = identity["people"]
+    rows = [
+        [
+            label,
+            *(f"{identity['rank1'][rule][way]} of {people}" for way in ("neutral_to_smiling", "smiling_to_neutral")),
+        ]
+        for rule, label in RULES.items()
+        if rule in identity["rank1"]
+    ]
+    text = "## Identity: the nearest neighbour is the same person\n\n"
+    text += _table(["rule", "neutral looks for smiling", "smiling looks for neutral"], rows)
+    return text + f"\n\nBoth photos usable: {identity['usable']} of {people} people. Chance is 1."
