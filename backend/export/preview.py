@@ -24,8 +24,8 @@ CLAY = np.array([0.52, 0.48, 0.45], np.float32)
 # a key from the upper left, a fill from the right, a rim from behind, and light from everywhere.
 LIGHTS = (((-0.55, -0.65, -0.75), 0.78), ((0.85, -0.10, -0.55), 0.22), ((0.35, -0.60, 0.75), 0.25))
 AMBIENT = 0.16
-# A photo texture has its own light: it is shown nearly flat.
-TEXTURED_AMBIENT, TEXTURED_LIGHT = 0.72, 0.34
+# A photo texture keeps some light of its own: a flatter light shows it, enough shade keeps the form.
+TEXTURED_AMBIENT, TEXTURED_LIGHT = 0.45, 0.62
 
 
 class Previewer:
