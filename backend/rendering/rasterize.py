@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import torch
 
-from backend.errors import DependencyError
 from backend.rendering import cpu_backend, torch_backend
 from backend.rendering.backends import resolve
 from backend.rendering.barycentric import surface_at_pixels
@@ -148,6 +147,3 @@ def _checked(vertices_image: torch.Tensor, triangles: torch.Tensor, height: int,
 def _check_indices(triangles: torch.Tensor, count: int) -> None:
     if len(triangles) and (int(triangles.min()) < 0 or int(triangles.max()) >= count):
         raise ValueError(f"triangles name vertices beyond the {count} that there are")
-
-
-__all__ = ["CULL_MODES", "DependencyError", "Fragments", "interpolate", "interpolate_with_torch", "rasterize"]
