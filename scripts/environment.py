@@ -31,7 +31,7 @@ def prepare(extras):
     python = find_python()
     check_system(python)
     if not venv_python().exists():
-        say("Making .venv with {}".format(python))
+        say(f"Making .venv with {python}")
         run([python, "-m", "venv", str(VENV)], "Making .venv failed; remove the folder .venv and try again.")
     check_venv()
     wanted = stamp(extras)
@@ -46,8 +46,18 @@ def install(extras):
     target = str(ROOT) + ("[{}]".format(",".join(extras)) if extras else "")
     say("Installing into .venv; the first time takes a few minutes")
     run(
-        [str(venv_python()), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        + ["--constraint", str(ROOT / "constraints.txt"), "--editable", target],
+        [
+            str(venv_python()),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--constraint",
+            str(ROOT / "constraints.txt"),
+            "--editable",
+            target,
+        ],
         "The installation failed; read pip's message above, check the network and try again.",
     )
 
@@ -58,7 +68,7 @@ def find_python():
         # Inside an environment sys.executable is the environment's, which may be the .venv to be replaced.
         return getattr(sys, "_base_executable", None) or sys.executable
     for major, minor in SUPPORTED:
-        found = shutil.which("python{}.{}".format(major, minor))
+        found = shutil.which(f"python{major}.{minor}")
         if found:
             return found
     raise SetupError(
@@ -71,7 +81,7 @@ def check_system(python):
     """Name the Debian packages that are missing, all in one sentence."""
     packages = []
     if subprocess.call([python, "-c", "import ensurepip, venv"], stderr=subprocess.DEVNULL) != 0:
-        packages.append("{}-venv".format(Path(os.path.realpath(python)).name))
+        packages.append(f"{Path(os.path.realpath(python)).name}-venv")
     if sys.platform.startswith("linux"):
         packages += [package for library, package in SYSTEM_LIBRARIES.items() if not loads(library)]
     if packages:
@@ -97,7 +107,7 @@ def check_venv():
     except (OSError, subprocess.CalledProcessError):
         answer = "broken"
     if answer not in ["{}.{}".format(*version) for version in SUPPORTED]:
-        raise SetupError("The Python of .venv is {}; remove the folder .venv and run this again.".format(answer))
+        raise SetupError(f"The Python of .venv is {answer}; remove the folder .venv and run this again.")
 
 
 def venv_python():
@@ -127,7 +137,7 @@ def main(extras, command):
     """Prepare, then run the Python of `.venv` with `command` (a list of arguments); the exit code."""
     try:
         python = prepare(extras)
-        return subprocess.call([python] + command, cwd=str(ROOT))
+        return subprocess.call([python, *command], cwd=str(ROOT))
     except SetupError as error:
         say(str(error))
         return 1
