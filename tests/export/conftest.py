@@ -154,3 +154,9 @@ def photo_pixels() -> np.ndarray:
     """(480, 640, 3) uint8: soft stripes, so that a blend shows."""
     y, x = np.mgrid[0:480, 0:640]
     return np.stack([x % 256, y % 256, (x + y) % 256], axis=-1).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def reconstruct_with():
+    """A function (model, texture, size) -> Reconstruction, for tests that bring a model of their own."""
+    return make_reconstruction
