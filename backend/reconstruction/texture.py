@@ -21,8 +21,9 @@ from backend.reconstruction.texture_fill import solve_membrane
 from backend.reconstruction.texture_grain import grain_tile
 from backend.reconstruction.texture_kernel import Layers, paint
 from backend.reconstruction.texture_light import light_gain
+from backend.reconstruction.texture_likeness import LINEAR_OF_BYTE
 from backend.reconstruction.texture_raster import NO_TRIANGLE
-from backend.reconstruction.texture_skin import LINEAR_OF_BYTE, SkinModel, fit_skin, skin_weight
+from backend.reconstruction.texture_skin import SkinModel, fit_skin, skin_weight
 from backend.reconstruction.texture_view import View, look
 
 SMALLEST_SIZE, LARGEST_SIZE = 1024, 4096

@@ -214,7 +214,8 @@ def _region_weights(model: FaceModel, triangles: np.ndarray) -> dict[str, np.nda
     centre = (left_eye + right_eye) / 2.0
     local, marks = (mean - centre) / unit, (points - centre) / unit
     x, y, z = np.abs(local[:, 0]), local[:, 1], local[:, 2]
-    front = ramp(vertex_normals(mean, triangles)[:, 2], 0.1, 0.5)
+    normals = vertex_normals(mean, triangles)
+    front = ramp(normals[:, 2], 0.1, 0.5)
     chin, nose, mouth = marks[8, 1], marks[33], marks[48:60].mean(axis=0)
     lids, brows = np.concatenate([marks[36:48]]), marks[17:27]
     feature = np.maximum.reduce(
@@ -229,10 +230,12 @@ def _region_weights(model: FaceModel, triangles: np.ndarray) -> dict[str, np.nda
     ear = marks[[0, 16], 2].mean()
     scalp_free = ramp(y, 1.25, 0.85) * ramp(z, ear + 0.05, ear + 0.45)
     take = scalp_free * (0.35 + 0.65 * ramp(y, chin - 0.25, chin + 0.10))
+    # Under the jaw lies the head's own shadow, or a collar.
+    take *= np.maximum(ramp(normals[:, 1], -0.80, -0.40), ramp(y, chin + 0.3, chin + 0.5))
     seed = front * ramp(y, 0.95, 0.75) * ramp(y, mouth[1] + 0.1, mouth[1] + 0.3) * ramp(feature, 0.6, 0.1) * take
     seed *= ramp(z, ear + 0.3, ear + 0.7)
     trust = seed * ramp(y, 0.50, 0.30)
-    beard = ramp(y, nose[1] - 0.02, nose[1] - 0.15) * ramp(x, 1.15, 0.75) * ramp(y, chin - 0.5, chin - 0.2)
+    beard = ramp(y, nose[1] - 0.02, nose[1] - 0.10) * ramp(x, 1.15, 0.75) * ramp(y, chin - 0.25, chin)
     weights = {"take": take, "trust": trust, "seed": seed, "feature": feature, "beard": beard}
     for name, most in {"scalp": 0.0, "neck": 0.35, "ears": 0.5}.items():
         region = model.regions.get(name)

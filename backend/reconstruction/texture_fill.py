@@ -13,7 +13,7 @@ from backend.reconstruction.texture_atlas import Surface
 # Successive over-relaxation: factor and stop. On meshes of 5,000 to 20,000 vertices 1.8 needs the
 # fewest sweeps; a change below the tolerance is a tenth of one grey level of 255.
 RELAXATION = 1.8
-TOLERANCE = 4e-4
+TOLERANCE = 5e-4
 MOST_SWEEPS = 400
 
 
@@ -27,6 +27,7 @@ def solve_membrane(
     guide: np.ndarray | None = None,
     guide_weight: np.ndarray | None = None,
     start: np.ndarray | None = None,
+    tolerance: float = TOLERANCE,
 ) -> np.ndarray:
     """Minimise, over x (V, C),
 
@@ -50,6 +51,8 @@ def solve_membrane(
         In [0, 1].
     start : (V, C) float, optional
         Where to begin; a good guess saves sweeps and does not change the result.
+    tolerance : float
+        The last sweep changed no value by more than this.
 
     Returns
     -------
@@ -74,12 +77,13 @@ def solve_membrane(
         anchor,
         float(smoothness),
         float(anchor_weight),
+        float(tolerance),
     )
     return x
 
 
 @njit(cache=True, nogil=True)
-def _relax(start, neighbours, x, data, weight, guide, guide_weight, anchor, smoothness, anchor_weight):
+def _relax(start, neighbours, x, data, weight, guide, guide_weight, anchor, smoothness, anchor_weight, tolerance):
     channels = x.shape[1]
     total = np.zeros(channels)
     for _ in range(MOST_SWEEPS):
@@ -100,5 +104,5 @@ def _relax(start, neighbours, x, data, weight, guide, guide_weight, anchor, smoo
                 change = RELAXATION * (total[c] * scale - x[v, c])
                 x[v, c] += change
                 largest = max(largest, abs(change))
-        if largest < TOLERANCE:
+        if largest < tolerance:
             break

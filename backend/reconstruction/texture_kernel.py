@@ -15,8 +15,8 @@ import numpy as np
 from numba import njit
 
 from backend.reconstruction.texture_atlas import BARYCENTRIC_SCALE, Atlas
+from backend.reconstruction.texture_likeness import LINEAR_OF_BYTE
 from backend.reconstruction.texture_raster import in_bands
-from backend.reconstruction.texture_skin import LINEAR_OF_BYTE
 from backend.reconstruction.texture_view import View
 
 # A texel is visible when its depth is within this of the nearest surface, as a part of the depth

@@ -48,7 +48,9 @@ def light_gain(colors: np.ndarray, seen: np.ndarray, skin: SkinModel, surface: S
     light = 2.0 * np.log(np.maximum(colors, 1e-3)) + log_gain
     difference = light - light[surface.mirror]
     both = seen * seen[surface.mirror] * (1.0 - surface.feature)
-    bias = solve_membrane(surface, difference, both * 0.2, BALANCE_SMOOTHNESS, np.zeros(3), BALANCE_ANCHOR)
+    bias = solve_membrane(
+        surface, difference, both * 0.2, BALANCE_SMOOTHNESS, np.zeros(3), BALANCE_ANCHOR, tolerance=2e-3
+    )
     bias = (bias - bias[surface.mirror]) / 2.0
     # The darker side is lifted more than the lit one is lowered: shadows are what is wrong with a photo.
     return _bounded(log_gain - 0.5 * bias)

@@ -14,16 +14,10 @@ import numpy as np
 import torch
 
 from backend.reconstruction.texture_atlas import Surface, ramp
+from backend.reconstruction.texture_likeness import distance_from_colors, distance_from_skin, log_light
 from backend.reconstruction.texture_raster import NO_TRIANGLE, interpolate
 from backend.reconstruction.texture_view import View
 from backend.rendering.shade import A0, sh_basis
-from backend.rendering.tone import srgb_to_linear
-
-# sRGB to linear light for each byte.
-LINEAR_OF_BYTE = srgb_to_linear(np.arange(256) / 255.0).astype(np.float32)
-
-# Added before the logarithm: below it a pixel is noise and its hue means nothing.
-DARKEST = 0.004
 
 # Ridge on the light's coefficients, per trusted vertex: the brightness may follow all nine harmonics,
 # the hue only the first four, and both give way where the photo shows only a part of the directions.
@@ -39,16 +33,23 @@ MOST_DARK, MOST_BRIGHT, MOST_HUE = 0.45, 0.90, 0.20
 # Squared distances, in spreads, at which a pixel stops being skin for sure and is surely none.
 SKIN_RAMP = (14.0, 6.0)
 
-# Hair and background are summed up in this many colours; a pixel nearer to one of them than to skin
-# counts as up to 1 + OTHER_FACTOR times as far from skin.
-CLUSTERS, CLUSTER_SAMPLES, CLUSTER_ROUNDS = 7, 1500, 6
-OTHER_FACTOR = 4.0
+# Hair and background are summed up in this many colours each; a pixel much nearer to one of them than
+# to skin counts as this much farther from skin, and one that is like none of them as this much nearer:
+# a cast shadow is as dark as hair, but no hair is like it.
+CLUSTERS, CLUSTER_SAMPLES, CLUSTER_ROUNDS = 6, 1000, 6
+OTHER_FACTOR, LONE_FACTOR = 5.0, 0.6
 
-# How far round a brow or an eye its skin is looked at (metres, standard deviation).
-CONTEXT = 0.012
+# How far round a brow, an eye or a beard its skin is looked at (metres, standard deviation).
+FEATURE_CONTEXT, BEARD_CONTEXT = 0.012, 0.035
 
 # A rejected spot smaller than this (metres across) inside skin is a mole, a freckle or a nostril.
 SMALLEST_OCCLUDER = 7e-3
+
+# A strip of skin narrower than this (metres) between things that are not skin is lit hair.
+NARROWEST_SKIN = 6e-3
+
+# Skin this close to what was rejected is left out too (metres).
+RIM = 1.6e-3
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,6 @@ class SkinModel:
     shading: np.ndarray
     tone: np.ndarray
     spread: np.ndarray
-
-
-def log_light(srgb: np.ndarray) -> np.ndarray:
-    """(..., 3) uint8 -> (..., 3) float32 log of linear light."""
-    return np.log(LINEAR_OF_BYTE + DARKEST)[srgb]
 
 
 def harmonics(normals: np.ndarray) -> np.ndarray:
@@ -159,25 +155,27 @@ def skin_weight(
     take, feature, beard, seed = (maps[..., k] for k in range(3, 7))
     on_head = view.coverage.triangle != NO_TRIANGLE
     light = log_light(view.image)
-    error = light - maps[..., :3]
     # Hair and background as they are in this photo: what surrounds the face.
-    other = cluster(light[~on_head | (take < 0.02)])
-    free = np.maximum(feature, beard)
-    nearness = _nearness(light, other, skin.spread)
-    strict = _distance_from_skin(error, skin.spread, np.zeros_like(feature), np.zeros_like(beard))
-    strict *= 1.0 + OTHER_FACTOR * ramp(nearness / np.maximum(strict, 0.1), 0.6, 0.2)
+    others = np.concatenate([cluster(light[on_head & (take < 0.02)]), cluster(light[~on_head])])
+    nearness = distance_from_colors(view.image, others, skin.spread)
+    none = np.zeros_like(feature)
+    strict = distance_from_skin(view.image, maps[..., :3], skin.spread, none, none)
+    company = ramp(nearness / np.maximum(strict, 0.1), 1.2, 0.2)
+    company = LONE_FACTOR * (OTHER_FACTOR / LONE_FACTOR) ** company
     # A brow under a fringe or an eye behind dark glass is not free to be dark: the skin round it must show.
-    bare = (on_head & (take > 0.3)) * (1.0 - free)
-    sigma = CONTEXT / metres_per_pixel
-    shown = _wide_blur(ramp(strict, *SKIN_RAMP) * bare, sigma) / np.maximum(_wide_blur(bare, sigma), 1e-3)
-    shown = ramp(shown, 0.25, 0.65)
-    loose = _distance_from_skin(error, skin.spread, feature * shown, beard * shown)
-    likely = ramp((1.0 - free * shown) * strict + free * shown * loose, *SKIN_RAMP)
+    bare = (on_head & (take > 0.3)) * (1.0 - np.maximum(feature, beard))
+    shows = ramp(strict * company, *SKIN_RAMP) * bare
+    feature = feature * _shown(shows, bare, FEATURE_CONTEXT / metres_per_pixel, 0.25)
+    beard = beard * _shown(shows, bare, BEARD_CONTEXT / metres_per_pixel, 0.10)
+    distance = distance_from_skin(view.image, maps[..., :3], skin.spread, feature, beard)
+    likely = ramp(distance * company ** (1.0 - np.maximum(feature, beard)), *SKIN_RAMP)
     likely = np.where(on_head, likely, 0.0).astype(np.float32)
     likely = _forgive_spots(likely, metres_per_pixel)
+    likely = _without_slivers(likely, feature, metres_per_pixel)
     likely = _keep_connected(likely, (seed > 0.5) & (view.weight > 0.5))
-    # One pixel less on every side: the rim of a strand of hair is half skin and would stay as a shadow.
-    likely = cv2.erode(likely, np.ones((3, 3), np.uint8))
+    # A little less on every side: the rim of a strand of hair is half skin, and hair shades what it touches.
+    width = max(3, round(2 * RIM / metres_per_pixel)) | 1
+    likely = cv2.erode(likely, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)))
     likely = cv2.GaussianBlur(likely, (0, 0), 1.0)
     # Little prior belief asks for more likelihood, and full likelihood on the scalp is still not enough.
     return np.clip(ramp(likely, 0.35, 0.9) * ramp(take, 0.05, 0.5), 0.0, 1.0).astype(np.float32)
@@ -203,20 +201,6 @@ def cluster(colors: np.ndarray) -> np.ndarray:
     return centres
 
 
-def _nearness(light: np.ndarray, centres: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """(H, W) squared distance, in spreads of skin, to the nearest of the centres."""
-    dark, _, hue = spread
-    nearest = np.full(light.shape[:2], np.inf, np.float32)
-    brightness = light.mean(axis=2)
-    for centre in centres.astype(np.float32):
-        level = float(centre.mean())
-        squared = ((brightness - level) / dark) ** 2
-        for channel in range(3):
-            squared += ((light[..., channel] - brightness - (centre[channel] - level)) / hue) ** 2
-        np.minimum(nearest, squared, out=nearest)
-    return nearest
-
-
 def _wide_blur(image: np.ndarray, sigma: float) -> np.ndarray:
     """A Gaussian so wide that a quarter of the pixels tells the same."""
     height, width = image.shape
@@ -226,16 +210,9 @@ def _wide_blur(image: np.ndarray, sigma: float) -> np.ndarray:
     return cv2.resize(cv2.GaussianBlur(small, (0, 0), max(sigma / 4.0, 0.5)), (width, height))
 
 
-def _distance_from_skin(error: np.ndarray, spread: np.ndarray, feature: np.ndarray, beard: np.ndarray) -> np.ndarray:
-    """Squared distance in spreads of observed minus expected log light, (H, W, 3) -> (H, W)."""
-    dark, bright, hue = (np.float32(value) for value in spread)
-    brightness = error.mean(axis=2)
-    tint = ((error - brightness[..., None]) ** 2).sum(axis=2) / hue**2
-    # In the dark a camera's hue is noise, and in a highlight it is the lamp's.
-    tint = tint / (1.0 + (np.minimum(brightness, 0.0) / (2 * dark)) ** 2 + np.maximum(brightness, 0.0) / bright)
-    free_dark = 1.0 + 5.0 * np.maximum(feature, beard)
-    scaled = np.where(brightness < 0, brightness / (dark * free_dark), brightness / (bright * (1.0 + 2.0 * feature)))
-    return scaled**2 + tint / (1.0 + 5.0 * feature + 1.0 * beard) ** 2
+def _shown(shows: np.ndarray, bare: np.ndarray, sigma: float, least: float) -> np.ndarray:
+    """(H, W): 0 where less than the least part of the bare skin within sigma pixels or so is seen, 1 with 0.4 more."""
+    return ramp(_wide_blur(shows, sigma) / np.maximum(_wide_blur(bare, sigma), 1e-3), least, least + 0.4)
 
 
 def _forgive_spots(likely: np.ndarray, metres_per_pixel: float) -> np.ndarray:
@@ -243,6 +220,13 @@ def _forgive_spots(likely: np.ndarray, metres_per_pixel: float) -> np.ndarray:
     extent = np.maximum(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT]) * metres_per_pixel
     small = (extent < SMALLEST_OCCLUDER) & (np.arange(count) > 0)
     return np.where(small[labels], np.float32(1.0), likely)
+
+
+def _without_slivers(likely: np.ndarray, feature: np.ndarray, metres_per_pixel: float) -> np.ndarray:
+    """Without what is narrower than :data:`NARROWEST_SKIN`: lit strands of hair; not between brow and glasses."""
+    width = max(3, round(NARROWEST_SKIN / metres_per_pixel)) | 1
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
+    return np.where(feature > 0.2, likely, cv2.morphologyEx(likely, cv2.MORPH_OPEN, disk))
 
 
 def _keep_connected(likely: np.ndarray, seeds: np.ndarray) -> np.ndarray:

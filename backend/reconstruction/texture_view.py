@@ -42,6 +42,9 @@ GRAZING_RAMP = (0.20, 0.55)
 # Landmarks pull the photo's features onto the model's, at most this far as a part of the eye distance.
 LARGEST_PULL = 0.12
 
+# Pixels of the photo; a tenth of what a landmark detector can tell.
+PULL_TOLERANCE = 0.03
+
 # The 36 points of MediaPipe's face oval: they slide along the outline, so they say nothing here.
 MEDIAPIPE_OVAL = (
     *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
@@ -177,7 +180,10 @@ def landmark_pull(
         np.add.at(total, corners[:, k], weights[:, k, None] * residual[use])
         np.add.at(mass, corners[:, k], weights[:, k])
     data = total / np.maximum(mass, 1e-9)[:, None]
-    pull = solve_membrane(surface, data, np.minimum(mass, 1.0), smoothness=0.5, anchor=np.zeros(2), anchor_weight=2e-3)
+    weight = np.minimum(mass, 1.0)
+    pull = solve_membrane(
+        surface, data, weight, smoothness=0.5, anchor=np.zeros(2), anchor_weight=2e-3, tolerance=PULL_TOLERANCE
+    )
     # Where the nearest landmark is far the offset has decayed by the anchor; eyeballs and teeth follow nothing.
     return np.where(surface.skin[:, None], pull, 0.0)
 
@@ -189,7 +195,9 @@ def geometric_weight(coverage: Coverage, model: FaceModel, facing: np.ndarray, m
     )
     skin = slot == model.materials.index(SKIN)
     depth = np.where(np.isfinite(coverage.depth), coverage.depth, 1e3).astype(np.float32)
-    step = _differs(depth, DEPTH_STEP) & (slot >= 0)
+    cosine = interpolate(coverage, model.triangles, facing[:, None])[..., 0]
+    slope = metres_per_pixel * np.sqrt(1.0 / np.clip(cosine, 0.1, 1.0) ** 2 - 1.0)
+    step = _differs(depth, DEPTH_STEP + 2.0 * slope) & (slot >= 0)
     weight = skin.astype(np.float32)
     for barrier, (zero, one) in (
         (slot < 0, OUTLINE_RAMP),
@@ -197,7 +205,6 @@ def geometric_weight(coverage: Coverage, model: FaceModel, facing: np.ndarray, m
         (~skin & (slot >= 0), OPENING_RAMP),
     ):
         weight *= ramp(_distance_to(barrier) * metres_per_pixel, zero, one)
-    cosine = interpolate(coverage, model.triangles, facing[:, None])[..., 0]
     return (weight * ramp(cosine, *GRAZING_RAMP)).astype(np.float32)
 
 
@@ -207,14 +214,14 @@ def _distance_to(barrier: np.ndarray) -> np.ndarray:
     return np.maximum(cv2.distanceTransform(free, cv2.DIST_L2, cv2.DIST_MASK_5)[1:-1, 1:-1] - 0.5, 0.0)
 
 
-def _differs(depth: np.ndarray, step: float) -> np.ndarray:
-    """Pixels with a 4-neighbour whose depth differs by more than ``step``, or by more than the slope on both sides."""
+def _differs(depth: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """(H, W) bool: pixels with a 4-neighbour whose depth differs by more than the steps of both."""
     differs = np.zeros(depth.shape, bool)
     for axis in (0, 1):
-        jump = np.abs(np.diff(depth, axis=axis)) > step
         low = [slice(None)] * 2
         high = [slice(None)] * 2
         low[axis], high[axis] = slice(0, -1), slice(1, None)
+        jump = np.abs(np.diff(depth, axis=axis)) > np.maximum(step[tuple(low)], step[tuple(high)])
         differs[tuple(low)] |= jump
         differs[tuple(high)] |= jump
     return differs
