@@ -47,6 +47,7 @@ app = typer.Typer(
 models = typer.Typer(help="Face models: what is there, what each allows, install more.", no_args_is_help=True)
 app.add_typer(models, name="models")
 
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 ModelOption = Annotated[str, typer.Option("--model", help="Name of a face model, or the path of its file.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute; auto takes a GPU if there is one.")]
@@ -86,7 +87,7 @@ def reconstruct(
         str, typer.Option("--stages", help="Stages to run; without fit the mean head is posed on the photo.")
     ] = "detect,fit,texture",
     json_output: JsonOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Turn photos into heads: GLB, OBJ, textures, an overlay picture and all numbers as JSON.
 
@@ -137,7 +138,7 @@ def models_install(
         Path | None,
         typer.Option("--from", help="File or folder to read instead of downloading."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Fetch a face model from its public home, or read it from --from, and convert it."""
     from backend.commands.models import run_install
@@ -179,6 +180,35 @@ def bench(
         json_output=json_output,
     )
     finish(lambda interrupt: run(request, interrupt), json_output)
+
+
+@app.command("build-model")
+def build_model(
+    source: Annotated[Path, typer.Option("--source", help="Folder of ICT-FaceKit: light npz, or its FaceXModel.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The model file to write.")] = Path("open-head.safetensors"),
+    report: Annotated[Path | None, typer.Option("--report", help="Folder for pictures and figures.")] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Build the default head `open-head` from its source model. Needs the extra `train`."""
+    from backend.commands.build_model import run
+
+    finish(lambda _: run(source, out, report, quiet))
+
+
+@app.command()
+def evaluate(
+    model: ModelOption = "open-head",
+    sets: Annotated[str, typer.Option("--sets", help="Sets to measure, with commas between. All when left out.")] = "",
+    data: Annotated[Path | None, typer.Option("--data", help="Folder with the photos and scans to measure on.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the report.")] = Path("out/evaluation"),
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes to spread the work over.")] = 1,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure the accuracy of a face model and the fit, and write a report. Needs the extra `train`."""
+    from backend.commands.evaluate import run
+
+    finish(lambda _: run(model, split_names(sets), data, out, workers, json_output, quiet), json_output)
 
 
 def split_names(text: str) -> tuple[str, ...]:

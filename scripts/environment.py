@@ -45,19 +45,9 @@ def prepare(extras):
 def install(extras):
     target = str(ROOT) + ("[{}]".format(",".join(extras)) if extras else "")
     say("Installing into .venv; the first time takes a few minutes")
+    pip = [str(venv_python()), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     run(
-        [
-            str(venv_python()),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--constraint",
-            str(ROOT / "constraints.txt"),
-            "--editable",
-            target,
-        ],
+        [*pip, "--constraint", str(ROOT / "constraints.txt"), "--editable", target],
         "The installation failed; read pip's message above, check the network and try again.",
     )
 
@@ -69,7 +59,8 @@ def find_python():
         return getattr(sys, "_base_executable", None) or sys.executable
     for major, minor in SUPPORTED:
         found = shutil.which(f"python{major}.{minor}")
-        if found:
+        # Version managers put names on the PATH that only say that nothing is installed.
+        if found and version_of(found) == f"{major}.{minor}":
             return found
     raise SetupError(
         "This is Python {}.{} and MGC Face needs 3.10, 3.11 or 3.12; install one of them, for example with "
@@ -101,13 +92,19 @@ def loads(library):
 
 def check_venv():
     """A .venv left over from an unsupported or removed Python is named instead of failing later."""
-    question = "import sys; print('%d.%d' % sys.version_info[:2])"
-    try:
-        answer = subprocess.check_output([str(venv_python()), "-c", question], universal_newlines=True).strip()
-    except (OSError, subprocess.CalledProcessError):
-        answer = "broken"
+    answer = version_of(str(venv_python())) or "broken"
     if answer not in ["{}.{}".format(*version) for version in SUPPORTED]:
         raise SetupError(f"The Python of .venv is {answer}; remove the folder .venv and run this again.")
+
+
+def version_of(python):
+    """Such as "3.11"; None when it does not run."""
+    question = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        answer = subprocess.check_output([python, "-c", question], stderr=subprocess.DEVNULL)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.decode().strip()
 
 
 def venv_python():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from backend.commands import console
 from backend.commands.console import Interrupt
+from backend.commands.progress import fraction_bar
 
 
 def run_list(json_output: bool) -> int:
@@ -56,39 +55,9 @@ def run_install(name: str, source: Path | None, quiet: bool, interrupt: Interrup
     """Install and say what the model allows, before anybody builds on it."""
     from backend.face_model.commands import install
 
-    with nullcontext(None) if quiet or not sys.stderr.isatty() else InstallBar(name) as show:
+    with fraction_bar(name, quiet) as show:
         row = install(name, source, progress=show, cancel=interrupt.heard)
     if not quiet:
         console.say(f"{row['name']} {row['version']} is installed at {row['path']}")
         console.say(f"Licence {row['licence']}: {row['terms']}")
     return console.EXIT_DONE
-
-
-class InstallBar:
-    """Progress of a download, on stderr."""
-
-    def __init__(self, name: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            redirect_stdout=sys.stdout.isatty(),
-        )
-        self.task = self.progress.add_task(name, total=1.0)
-
-    def __enter__(self) -> Any:
-        self.progress.start()
-        return self.show
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def show(self, fraction: float, doing: str) -> None:
-        from rich.markup import escape
-
-        self.progress.update(self.task, completed=fraction, description=escape(doing))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from backend.commands import console
 from backend.commands.console import Interrupt, UsageError
+from backend.commands.progress import photo_bar
 from backend.errors import MgcFaceError
 
 # Version of the document that --json prints.
@@ -45,7 +44,7 @@ def run(request: Request, interrupt: Interrupt) -> int:
     prepare_out_dir(request.out)
     folders = FolderNames(request.photos)
     results: list[dict[str, Any]] = []
-    with progress_display(request, len(request.photos)) as display:
+    with photo_bar([photo.name for photo in request.photos], request.quiet) as display:
         pipeline = load_pipeline(request)
         outcomes = pipeline.reconstruct_many(
             request.photos, all_faces=request.all_faces, progress=display, cancel=interrupt.heard
@@ -175,45 +174,3 @@ class FolderNames:
             name = f"{wanted}_{number}"
         self.taken.add(name.casefold())
         return name
-
-
-# -- progress --------------------------------------------------------------------------------------
-
-Display = Callable[[int, str, float], None]
-
-
-def progress_display(request: Request, count: int) -> AbstractContextManager[Display | None]:
-    """A bar on stderr, where a person is there to see it."""
-    if request.quiet or not sys.stderr.isatty():
-        return nullcontext(None)
-    return ProgressBar([photo.name for photo in request.photos], count)
-
-
-class ProgressBar:
-    """One bar over all photos, with the photo and the stage that are being worked on."""
-
-    def __init__(self, names: list[str], count: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        # Rich may take over stdout only where that is the same terminal; a pipe must get its lines.
-        self.progress = Progress(
-            *columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
-        )
-        self.names = names
-        self.done = [0.0] * count
-        self.task = self.progress.add_task("loading", total=count)
-
-    def __enter__(self) -> Display:
-        self.progress.start()
-        return self.show
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def show(self, index: int, stage: str, fraction: float) -> None:
-        from rich.markup import escape
-
-        self.done[index] = max(self.done[index], fraction)
-        self.progress.update(self.task, completed=sum(self.done), description=escape(f"{self.names[index]}: {stage}"))
