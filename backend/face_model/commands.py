@@ -7,7 +7,8 @@ from typing import Any
 
 from backend.face_model.download import Cancel, Progress
 from backend.face_model.install import install_model
-from backend.face_model.registry import ModelEntry, find_model, get_model, list_models
+from backend.face_model.model import ModelInfo
+from backend.face_model.registry import KNOWN, ModelEntry, find_model, get_model, list_models, model_path
 
 
 def models_table() -> list[dict[str, Any]]:
@@ -20,20 +21,28 @@ def models_table() -> list[dict[str, Any]]:
 
 
 def model_details(name: str | Path) -> dict[str, Any]:
-    """Everything worth knowing of one installed model or model file, ready for JSON.
+    """Everything worth knowing of one model or model file, ready for JSON.
 
-    Reads the file whole, so a damaged one raises :class:`backend.errors.ModelError`.
+    Of a model that is known but not installed: its licence, terms and how to get it (``installed`` is
+    false and what only the file can tell is missing). An installed file is read whole, so a damaged one
+    raises :class:`backend.errors.ModelError`.
     """
+    known = KNOWN.get(str(name))
+    if known is not None and not model_path(known.info.name).is_file():
+        how = "" if known.download_bytes else " --from FILE"
+        return {
+            **_about(known.info),
+            "installed": False,
+            "source": known.source,
+            "download_mb": _megabytes(known.download_bytes),
+            "install": f"mgcface models install {known.info.name}{how}",
+            **_remarks(known.info),
+        }
     path = find_model(name)
     model = get_model(name)
-    extra = dict(model.info.extra)
     return {
-        "name": model.info.name,
-        "version": model.info.version,
-        "licence": model.info.licence,
-        "commercial": model.info.commercial,
-        "terms": model.info.terms,
-        "attribution": model.info.attribution,
+        **_about(model.info),
+        "installed": True,
         "path": str(path),
         "size_mb": _megabytes(path.stat().st_size),
         "vertices": model.vertex_count,
@@ -47,9 +56,24 @@ def model_details(name: str | Path) -> dict[str, Any]:
         "regions": {name: int(mask.sum()) for name, mask in sorted(model.regions.items())},
         "mirror": model.mirror is not None,
         "albedo_modes": 0 if model.albedo_basis is None else len(model.albedo_basis),
-        "notes": list(extra.pop("notes", [])),
-        "extra": extra,
+        **_remarks(model.info),
     }
+
+
+def _about(info: ModelInfo) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "version": info.version,
+        "licence": info.licence,
+        "commercial": info.commercial,
+        "terms": info.terms,
+        "attribution": info.attribution,
+    }
+
+
+def _remarks(info: ModelInfo) -> dict[str, Any]:
+    extra = dict(info.extra)
+    return {"notes": list(extra.pop("notes", [])), "extra": extra}
 
 
 def install(

@@ -70,6 +70,8 @@ def fetch_all(
                 progress(min(1.0, done[0] / total), name)
 
     def fetch_one(file: RemoteFile) -> None:
+        if stop.is_set():
+            raise Cancelled("The download was cancelled; nothing was installed.")
         try:
             fetch(base_url, file, folder / file.path, lambda count: advance(count, Path(file.path).name))
         except BaseException:
@@ -81,7 +83,12 @@ def fetch_all(
         raise OutputError(f"{folder} has {need >> 20} MB free and {total >> 20} MB are needed; free some space.")
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         results = [pool.submit(fetch_one, file) for file in files]
-        errors = [error for error in (result.exception() for result in results) if error is not None]
+        try:
+            errors = [error for error in (result.exception() for result in results) if error is not None]
+        except BaseException:
+            # Ctrl-C arrives here, in the waiting thread: without this the rest would still be fetched.
+            stop.set()
+            raise
     # The first failure stops the others, which then report that they were cancelled.
     causes = [error for error in errors if not isinstance(error, Cancelled)]
     for error in causes + errors:

@@ -310,6 +310,28 @@ def test_the_table_and_the_details_are_json(home: Path) -> None:
     assert details["regions"]["nose"] == int(head.regions["nose"].sum())
 
 
+def test_details_before_the_installation(home: Path) -> None:
+    """The licence can be read before anybody decides to install."""
+    details = model_details("flame")
+    assert not details["installed"] and not details["commercial"] and "non-commercial" in details["terms"]
+    assert details["install"] == "mgcface models install flame --from FILE" and details["download_mb"] == 0
+    assert model_details("ict-facekit")["download_mb"] > 300
+    assert json.loads(json.dumps(details)) == details
+
+
+def test_ctrl_c_stops_the_download(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    contents = {f"{number}.obj": bytes(1000) for number in range(200)}
+    server.files = dict(contents)
+
+    def interrupted(_future: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("concurrent.futures.Future.exception", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fetch_all(address(server), [remote(path, content) for path, content in contents.items()], tmp_path)
+    assert len(list(tmp_path.iterdir())) < 200
+
+
 def test_default_folder_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MGCFACE_HOME", raising=False)
     folder = registry.models_folder()
