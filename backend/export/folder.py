@@ -99,6 +99,8 @@ def write_head(
         raise output_error(error, target) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        if target.exists():
+            shutil.rmtree(_stepped_aside(part), ignore_errors=True)
     return [target / file_name for file_name in names]
 
 
@@ -220,15 +222,19 @@ def _refuse_foreign(target: Path) -> None:
 
 
 def _put_in_place(part: Path, target: Path) -> None:
-    """The finished folder takes the name; the old one steps aside first and comes back when that fails."""
+    """The finished folder takes the name; an earlier one steps aside first and comes back when that fails."""
     if not target.exists():
         os.rename(part, target)
         return
-    old = part.with_suffix(".old")
+    old = _stepped_aside(part)
     os.rename(target, old)
     try:
         os.rename(part, target)
     except BaseException:
         os.rename(old, target)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+
+
+def _stepped_aside(part: Path) -> Path:
+    """Where an earlier result waits while the new one moves in."""
+    return part.with_suffix(".old")

@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 from backend import __version__
 from backend.export.gltf_buffer import BufferBuilder
 from backend.export.images import jpeg_bytes
-from backend.export.morph import morph_normals
+from backend.export.morph import any_of_three, morph_normals
 from backend.export.parts import Part, split_parts, unify_corners
 from backend.face_model.model import EYES, SKIN
 from backend.geometry.camera import Camera
@@ -74,8 +74,8 @@ class _Shape:
         self.normals = unit_normals(self.positions, model.triangles)
         self.moves = model.expression
         self.turns = morph_normals(self.positions, model.expression, model.triangles, SMALLEST_MOVE_M)
-        self.moved = np.any(np.abs(self.moves) >= SMALLEST_MOVE_M, axis=2)
-        self.turned = np.any(np.abs(self.turns) >= SMALLEST_TURN, axis=2)
+        self.moved = any_of_three(np.abs(self.moves) >= SMALLEST_MOVE_M)
+        self.turned = any_of_three(np.abs(self.turns) >= SMALLEST_TURN)
 
 
 def unit_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:

@@ -38,8 +38,8 @@ def morph_normals(
     base_normals = _unit(base_sums)
     result = np.zeros((len(shapes), *vertices.shape), np.float32)
     for index, shape in enumerate(shapes):
-        moved = np.any(np.abs(shape) > smallest_move, axis=1)
-        touched = np.flatnonzero(moved[triangles].any(axis=1))
+        moved = any_of_three(np.abs(shape) > smallest_move)
+        touched = np.flatnonzero(any_of_three(moved[triangles]))
         corners = triangles[touched]
         # Only the touched triangles change; their vertices' sums are the old ones plus the difference.
         changed = triangle_normals(base + shape, corners) - base_faces[touched]
@@ -48,6 +48,11 @@ def morph_normals(
         turning[corners] = True
         result[index, turning] = _unit(sums[turning]) - base_normals[turning]
     return result
+
+
+def any_of_three(values: np.ndarray) -> np.ndarray:
+    """(..., 3) bool -> (...) bool; ``np.any`` over an axis of three takes eight times as long."""
+    return values[..., 0] | values[..., 1] | values[..., 2]
 
 
 def _corner_sums(values: np.ndarray, triangles: np.ndarray, vertex_count: int) -> np.ndarray:

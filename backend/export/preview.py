@@ -48,24 +48,24 @@ class Previewer:
         K, R, t = (torch.from_numpy(np.ascontiguousarray(part, np.float32)) for part in (large.K, large.R, large.t))
         image = project_to_image(self.vertices, K, R, t)
         seen = rasterize(image, self.triangles, large.height, large.width)
-        mask = seen.mask[0].numpy()
-        triangle = seen.triangle[0].numpy()[mask]
-        normals = interpolate(self.normals, seen, self.triangles)[0].numpy()[mask] @ large.R.T.astype(np.float32)
+        # Everything from here on is done for covered samples only, a third of the picture.
+        covered = np.flatnonzero(seen.triangle[0].numpy() >= 0)
+        triangle = seen.triangle[0].numpy().ravel()[covered]
+        normals = _rows(interpolate(self.normals, seen, self.triangles), covered) @ large.R.T.astype(np.float32)
         color = self.colors[triangle]
         light = studio_light(normals)
         if textures:
             table, corners = torch.from_numpy(self.model.uv)[None], torch.from_numpy(self.model.triangles_uv)
-            uv = interpolate(table, seen, corners)[0].numpy()[mask]
+            uv = _rows(interpolate(table, seen, corners), covered)
             slot = self.model.triangle_material[triangle]
             for name in textures.keys() & set(self.model.materials):
                 inside = slot == self.model.materials.index(name)
                 color[inside] = sample(textures[name], uv[inside])
                 if name == SKIN:
                     light[inside] = TEXTURED_AMBIENT + TEXTURED_LIGHT * light[inside]
-        canvas = np.zeros((large.height, large.width, 4), np.float32)
-        canvas[mask, :3] = color * light[:, None]
-        canvas[mask, 3] = 1.0
-        return _averaged(canvas)
+        canvas = np.zeros((large.height * large.width, 4), np.float32)
+        canvas[covered] = np.concatenate([color * light[:, None], np.ones((len(covered), 1), np.float32)], axis=1)
+        return _averaged(canvas.reshape(large.height, large.width, 4))
 
 
 def triangle_colors(model: FaceModel) -> np.ndarray:
@@ -83,10 +83,10 @@ def triangle_colors(model: FaceModel) -> np.ndarray:
 
 def studio_light(normals: np.ndarray) -> np.ndarray:
     """(N,) float32: brightness of a white matte surface; normals in camera axes are turned to the viewer."""
-    length = np.linalg.norm(normals, axis=1, keepdims=True)
-    normals = normals / np.maximum(length, 1e-12)
+    length = np.sqrt(np.einsum("ij,ij->i", normals, normals))
+    normals = normals / np.maximum(length, 1e-12)[:, None]
     # The inside of lips and lids is seen from behind.
-    normals = np.where(normals[:, 2:] > 0.3, -normals, normals)
+    normals[normals[:, 2] > 0.3] *= -1.0
     result = np.full(len(normals), AMBIENT, np.float32)
     for direction, strength in LIGHTS:
         towards = np.array(direction, np.float32) / np.linalg.norm(direction)
@@ -101,6 +101,11 @@ def sample(texture: np.ndarray, uv: np.ndarray) -> np.ndarray:
     column = np.floor(uv[:, 0] * width).astype(int) % width
     row = np.floor((1.0 - uv[:, 1]) * height).astype(int) % height
     return srgb_to_linear(texture[row, column])
+
+
+def _rows(picture: torch.Tensor, covered: np.ndarray) -> np.ndarray:
+    """(1, H, W, C) -> (N, C): the samples with the flat indices ``covered``."""
+    return picture.numpy().reshape(-1, picture.shape[-1])[covered]
 
 
 def _muted(color: tuple[float, float, float]) -> np.ndarray:
