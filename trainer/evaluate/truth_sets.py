@@ -127,18 +127,18 @@ def read_obj(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
     Only what the scans use; texture indices are zeros where the file has none.
     """
     text = path.read_text()
-    vertices = _numbers(text, r"^v (.+)$")[:, :3]
-    uv = _numbers(text, r"^vt (.+)$")
+    vertices = _numbers(text, r"^v (.+)$", 3)
+    uv = _numbers(text, r"^vt (.+)$", 2)
     corners = [line.split() for line in re.findall(r"^f (.+)$", text, re.MULTILINE)]
     fields = np.array(
         [[[int(part or 1) for part in [*corner.split("/"), "1"][:2]] for corner in face] for face in corners]
     )
-    return vertices, fields[..., 0] - 1, uv[:, :2] if len(uv) else np.zeros((1, 2)), fields[..., 1] - 1
+    return vertices, fields[..., 0] - 1, uv if len(uv) else np.zeros((1, 2)), fields[..., 1] - 1
 
 
-def _numbers(text: str, pattern: str) -> np.ndarray:
+def _numbers(text: str, pattern: str, width: int) -> np.ndarray:
     rows = re.findall(pattern, text, re.MULTILINE)
-    return np.array([row.split() for row in rows], np.float64)
+    return np.array([row.split()[:width] for row in rows], np.float64)
 
 
 def frontal(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
