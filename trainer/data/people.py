@@ -18,15 +18,18 @@ from backend.geometry.camera import Camera, intrinsics
 from backend.geometry.mesh import vertex_normals
 from backend.geometry.rotation import rotation_from_head_euler
 from backend.reconstruction.priors import symmetric_pairs
-from backend.rendering import interpolate, rasterize
+from backend.rendering.rasterize import interpolate, rasterize
 
 # Spread of identity coefficients among the people drawn, in standard deviations of the model.
-IDENTITY_SIGMA = 1.0
+IDENTITY_SIGMA = 0.8
 
 # Linear RGB albedo of the darkest and lightest skin drawn; the tones between lie on a curve that
 # bends towards red, as melanin and blood do. Read off colour charts of human skin.
 DARK_SKIN = np.array([0.045, 0.025, 0.017])
 LIGHT_SKIN = np.array([0.72, 0.50, 0.40])
+
+# Mean linear brightness that a camera's meter aims at for a face, and how much of the difference it closes.
+METERED, METERING = 0.3, 0.6
 
 # Iris and limbus on the eyeball, as the angle from its front (adult cornea 11.7 mm wide on a 24 mm ball).
 IRIS_ANGLE, PUPIL_ANGLE = np.radians(29.0), np.radians(10.0)
@@ -157,7 +160,10 @@ class Painter:
         triangle = fragments.triangle[0].numpy()
         albedo = self.with_eyes(values, triangle, rng)
         lit = albedo * light(values[..., 3:6], rng)[..., None]
-        picture = np.where((triangle >= 0)[..., None], lit * rng.uniform(0.8, 1.3), background(triangle.shape, rng))
+        # A camera meters the face, but only part of the way: dark skin still comes out darker.
+        metered = (METERED / lit[triangle >= 0].mean()) ** METERING if (triangle >= 0).any() else 1.0
+        lit = lit * metered * rng.uniform(0.7, 1.4)
+        picture = np.where((triangle >= 0)[..., None], lit, background(triangle.shape, rng))
         noise = rng.normal(0.0, rng.uniform(0.0, 0.01), picture.shape)
         return (255.0 * (encode_srgb(picture.clip(0.0, 1.0)) + noise)).clip(0.0, 255.0).astype(np.uint8)
 

@@ -1,0 +1,42 @@
+"""Similarity alignment: exact on exact data, never a mirror image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from backend.geometry.alignment import Similarity, fit_similarity
+from backend.geometry.rotation import matrix_from_rotation_vector
+
+POINTS = np.random.default_rng(0).normal(0.0, 1.0, (12, 3))
+TRUTH = Similarity(1.7, matrix_from_rotation_vector(np.array([0.4, -0.9, 2.0])), np.array([1.0, -2.0, 0.5]))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_an_exact_similarity_is_found(weighted):
+    weights = np.linspace(0.5, 2.0, len(POINTS)) if weighted else None
+    found = fit_similarity(POINTS, TRUTH.apply(POINTS), weights)
+    np.testing.assert_allclose(found.rotation, TRUTH.rotation, atol=1e-12)
+    np.testing.assert_allclose(found.translation, TRUTH.translation, atol=1e-12)
+    assert found.scale == pytest.approx(TRUTH.scale)
+
+
+def test_the_inverse_undoes():
+    np.testing.assert_allclose(TRUTH.inverse().apply(TRUTH.apply(POINTS)), POINTS, atol=1e-12)
+
+
+def test_a_mirrored_target_is_not_reached_by_mirroring():
+    found = fit_similarity(POINTS, POINTS * [-1.0, 1.0, 1.0])
+    assert np.linalg.det(found.rotation) == pytest.approx(1.0)
+
+
+def test_without_scale_the_scale_is_one():
+    assert fit_similarity(POINTS, 3.0 * POINTS, with_scale=False).scale == 1.0
+
+
+def test_a_point_of_no_weight_has_no_say():
+    target = TRUTH.apply(POINTS)
+    target[0] += 100.0
+    weights = np.ones(len(POINTS))
+    weights[0] = 0.0
+    np.testing.assert_allclose(fit_similarity(POINTS, target, weights).rotation, TRUTH.rotation, atol=1e-12)
