@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -18,12 +18,13 @@ VIEW_PX = 384
 # MediaPipe's landmark network is trained on crops 1.5 times as large as the face's box (its own
 # face_detection_front_detection_to_roi and face_landmark_landmarks_to_roi graphs use the same number).
 BOX_TO_WINDOW = 1.5
-# Two candidates are one face when their centres are closer than this times the smaller size...
-SAME_FACE_DISTANCE = 0.35
-# ...and their sizes differ by less than this factor.
-SAME_FACE_RATIO = 1.8
+# Two windows show one face when their faces' boxes share more than this of the smaller one. Cheek to cheek it is 0.2.
+SAME_FACE_OVERLAP = 0.5
 # Tiles overlap by half, so that every face up to half a tile lies whole in one of them.
 TILE_STRIDE = 0.5
+# Turns of the photo, degrees, for faces that lie or stand on their heads; the detectors see up to about 45 by
+# themselves.
+TURNS = (90.0, 270.0, 180.0, 45.0, 315.0)
 
 
 @dataclass(frozen=True)
@@ -40,19 +41,18 @@ def whole(pixels: np.ndarray, detect: Detect) -> list[Candidate]:
     return _candidates(view, _view_to_photo(view, pixels), detect)
 
 
-def turned(pixels: np.ndarray, detect: Detect) -> Iterator[list[Candidate]]:
-    """Candidates in the photo turned by 90, 270, 180, 45 and 315 degrees, one list per turn."""
+def turned(pixels: np.ndarray, detect: Detect, degrees: float) -> list[Candidate]:
+    """Candidates in the photo turned by that angle."""
     view = reduce_to(pixels, VIEW_PX)
-    to_photo = _view_to_photo(view, pixels)
     height, width = view.shape[:2]
-    for degrees in (90.0, 270.0, 180.0, 45.0, 315.0):
-        cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-        side = int(np.ceil(abs(cos) * max(width, height) + abs(sin) * max(width, height)))
-        rotation = np.array([[cos, -sin], [sin, cos]])
-        offset = np.array([width, height]) / 2.0 - rotation @ np.array([side, side]) / 2.0
-        matrix = np.column_stack([rotation, offset + rotation @ np.array([0.5, 0.5]) - 0.5])
-        canvas = cv2.warpAffine(view, matrix, (side, side), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-        yield _candidates(canvas, to_photo @ np.vstack([np.column_stack([rotation, offset]), [0, 0, 1]]), detect)
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    side = int(np.ceil((abs(cos) + abs(sin)) * max(width, height)))
+    rotation = np.array([[cos, -sin], [sin, cos]])
+    offset = np.array([width, height]) / 2.0 - rotation @ np.array([side, side]) / 2.0
+    matrix = np.column_stack([rotation, offset + rotation @ np.array([0.5, 0.5]) - 0.5])
+    canvas = cv2.warpAffine(view, matrix, (side, side), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    to_view = np.vstack([np.column_stack([rotation, offset]), [0.0, 0.0, 1.0]])
+    return _candidates(canvas, _view_to_photo(view, pixels) @ to_view, detect)
 
 
 def padded(pixels: np.ndarray, detect: Detect) -> list[Candidate]:
@@ -78,19 +78,12 @@ def tiled(pixels: np.ndarray, detect: Detect, tiles: int) -> list[Candidate]:
     return found
 
 
-def distinct(candidates: list[Candidate]) -> list[Candidate]:
-    """The best-scored one of each group that means the same face, by falling score."""
-    kept: list[Candidate] = []
-    for candidate in sorted(candidates, key=lambda c: -c.score):
-        if not any(same_face(candidate.window, other.window) for other in kept):
-            kept.append(candidate)
-    return kept
-
-
 def same_face(a: Window, b: Window) -> bool:
     """Whether two windows look at one face."""
-    small, large = sorted((a.size, b.size))
-    return np.hypot(a.x - b.x, a.y - b.y) < SAME_FACE_DISTANCE * small and large < SAME_FACE_RATIO * small
+    small = min(a.size, b.size) / BOX_TO_WINDOW
+    reach = (a.size + b.size) / BOX_TO_WINDOW / 2.0
+    across, down = (np.clip(reach - abs(offset), 0.0, small) for offset in (a.x - b.x, a.y - b.y))
+    return bool(across * down > SAME_FACE_OVERLAP * small**2)
 
 
 def reduce_to(pixels: np.ndarray, long_side: int) -> np.ndarray:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
 
 import numpy as np
 
 from backend.vision import face_search
 from backend.vision.crop import Reduced, Window
-from backend.vision.face_search import BOX_TO_WINDOW, Candidate, distinct, same_face
+from backend.vision.face_search import BOX_TO_WINDOW, Candidate, same_face
 from backend.vision.landmark_sets import FACE_OVAL, LEFT_EYE, MIRROR, RIGHT_EYE, ibug68_from_mediapipe
 from backend.vision.mediapipe_graph import MESH_INPUT_PX, DetectionGraph, MeshGraph
 from backend.vision.photo import DetectedFace, Photo
@@ -31,13 +32,15 @@ MIN_DETECTION_SCORE = 0.3
 MIN_MESH_SCORE = 0.5
 # Other sizes to try when the landmark network sees no face in a candidate's window.
 RETRY_SIZES = (1.0, 1.3, 0.8)
-# Crops that align a face; every second one is mirrored.
-ALIGNING_PASSES = 3
+# Crops that align a face; every second one is mirrored. A candidate below SURE_DETECTION_SCORE gets more.
+ALIGNING_PASSES, DOUBTFUL_PASSES = 3, 5
 # A face's landmarks stay where they are when its crop is aligned once more and mirrored; those of a cat, a saucer or
 # noise jump. Median movement over the long side of the landmarks' box, measured on 210 faces and 330 chance hits of
 # the detectors (textures, noise, objects): at most 0.016 in all but a few faces below 30 pixels, more in all but two
 # chance hits.
 STEADY_DRIFT = 0.016
+# Most faces stay below this; above, the face may stand on its head.
+CALM_DRIFT = 0.008
 # A face behind a camera or a hand moves more; that is believed when both networks are sure.
 OCCLUDED_DRIFT, SURE_DETECTION_SCORE, SURE_MESH_SCORE = 0.045, 0.65, 0.9
 # The box of the landmarks over the crop's side is 1 / 1.5 on an aligned crop; a face that is none drifts.
@@ -163,11 +166,15 @@ class _Networks:
 
 @dataclass(frozen=True)
 class _Found:
-    """A verified face: the window aligned to its landmarks, how sure the detector was, and the pixels looked at."""
+    """A verified face: the window aligned to its landmarks, how sure the detector was, and the pixels looked at.
+
+    ``drift`` is how far its landmarks moved from crop to crop, over the face's size.
+    """
 
     window: Window
     score: float
     pixels: np.ndarray
+    drift: float
 
 
 # --- finding ----------------------------------------------------------------------------------------------
@@ -180,11 +187,15 @@ def _find_faces(pixels: np.ndarray, networks: _Networks, all_faces: bool) -> lis
         if found and last_resort:
             break
         # Largest first: unless all are wanted, the first that holds is the answer.
-        for candidate in sorted(distinct(candidates), key=lambda c: -c.window.size):
+        for candidate in sorted(candidates(), key=lambda c: -c.window.size):
             if any(same_face(candidate.window, face.window) for face in found):
                 continue
             face = _verify(view, candidate, networks)
-            if face is None or any(same_face(face.window, other.window) for other in found):
+            if face is None:
+                continue
+            if face.drift > CALM_DRIFT:
+                face = _right_way_up(face, networks)
+            if any(same_face(face.window, other.window) for other in found):
                 continue
             found.append(face)
             if not all_faces:
@@ -194,32 +205,42 @@ def _find_faces(pixels: np.ndarray, networks: _Networks, all_faces: bool) -> lis
 
 def _search(
     pixels: np.ndarray, networks: _Networks, all_faces: bool
-) -> Iterator[tuple[np.ndarray, list[Candidate], bool]]:
-    """The pixels to look at, candidates in them, and whether those only matter when nothing was found before."""
+) -> Iterator[tuple[np.ndarray, Callable[[], list[Candidate]], bool]]:
+    """The pixels to look at, how to get candidates in them, and whether only to do so when nothing was found."""
     detect = networks.detect
-    yield pixels, face_search.whole(pixels, detect), False
+    yield pixels, partial(face_search.whole, pixels, detect), False
     long_side = max(pixels.shape[:2])
     tile_levels = [tiles for tiles in (2, 4) if long_side >= face_search.VIEW_PX * tiles / 2]
-    if all_faces:
-        for tiles in tile_levels:
-            yield pixels, face_search.tiled(pixels, detect, tiles), False
-    yield pixels, face_search.padded(pixels, detect), True
+    for tiles in tile_levels if all_faces else ():
+        yield pixels, partial(face_search.tiled, pixels, detect, tiles), False
+    yield pixels, partial(face_search.padded, pixels, detect), True
     lifted = _LIFT[pixels]
-    yield lifted, face_search.whole(lifted, detect), True
-    for candidates in face_search.turned(pixels, detect):
-        yield pixels, candidates, True
-    if not all_faces:
-        for tiles in tile_levels:
-            yield pixels, face_search.tiled(pixels, detect, tiles), True
+    yield lifted, partial(face_search.whole, lifted, detect), True
+    for degrees in face_search.TURNS:
+        yield pixels, partial(face_search.turned, pixels, detect, degrees), True
+    for tiles in tile_levels if not all_faces else ():
+        yield pixels, partial(face_search.tiled, pixels, detect, tiles), True
+
+
+def _right_way_up(face: _Found, networks: _Networks) -> _Found:
+    """The face, or what is found at its place in the photo turned to stand it on its head, whichever is steadier.
+
+    Over a face that is upside down the networks place an upright one, chin on the forehead; it moves more.
+    """
+    candidates = face_search.turned(face.pixels, networks.detect, float(np.degrees(face.window.angle)) + 180.0)
+    rivals = [candidate for candidate in candidates if same_face(candidate.window, face.window)]
+    found = [face, *(_verify(face.pixels, rival, networks) for rival in rivals)]
+    return min((each for each in found if each is not None), key=lambda each: each.drift)
 
 
 def _verify(pixels: np.ndarray, candidate: Candidate, networks: _Networks) -> _Found | None:
     """Align a window to the landmarks seen in it; None when what is in there is no face."""
+    sure = candidate.score >= SURE_DETECTION_SCORE
     for factor in RETRY_SIZES:
         start = candidate.window
         window = Window(start.x, start.y, start.size * factor, start.angle)
         places, scores = [], []
-        for index in range(ALIGNING_PASSES):
+        for index in range(ALIGNING_PASSES if sure else DOUBTFUL_PASSES):
             mirrored = index % 2 == 1
             points, score = networks.landmarks(Reduced(pixels, window, MESH_INPUT_PX), window, mirrored)
             if score < MIN_MESH_SCORE or not _is_plausible(window.to_crop(points[:, :2], MESH_INPUT_PX)):
@@ -228,18 +249,26 @@ def _verify(pixels: np.ndarray, candidate: Candidate, networks: _Networks) -> _F
             scores.append(score)
             window = _aligned(points[:, :2])
         else:
-            movement = np.median(np.linalg.norm(places[-1] - places[-2], axis=1))
-            drift = movement / np.ptp(places[-1], axis=0).max()
-            sure = candidate.score >= SURE_DETECTION_SCORE and min(scores) >= SURE_MESH_SCORE
-            if drift <= (OCCLUDED_DRIFT if sure else STEADY_DRIFT):
-                return _Found(window, candidate.score, pixels)
+            drift = _drift(np.array(places))
+            if drift <= (OCCLUDED_DRIFT if sure and min(scores) >= SURE_MESH_SCORE else STEADY_DRIFT):
+                return _Found(window, candidate.score, pixels, drift)
     return None
+
+
+def _drift(places: np.ndarray) -> float:
+    """(P, 478, 2) landmarks of successive crops -> their movement from the second crop on, over the face's size.
+
+    The first crop comes from the detector and may be far off, so the step from it does not count.
+    """
+    movement = np.median(np.linalg.norm(np.diff(places[1:], axis=0), axis=2), axis=1)
+    return float(movement.max() / np.ptp(places[-1], axis=0).max())
 
 
 def _aligned(points: np.ndarray) -> Window:
     """The window that has the face (478, 2) upright, in the middle and 1 / 1.5 of the side."""
-    right_eye, left_eye = points[list(RIGHT_EYE)].mean(axis=0), points[list(LEFT_EYE)].mean(axis=0)
-    roll = float(np.arctan2(left_eye[1] - right_eye[1], left_eye[0] - right_eye[0]))
+    # The outer corners of the eyes, as in MediaPipe's own graph, whose crops the network was trained on.
+    across = points[LEFT_EYE[0]] - points[RIGHT_EYE[0]]
+    roll = float(np.arctan2(across[1], across[0]))
     cos, sin = np.cos(roll), np.sin(roll)
     to_upright = np.array([[cos, sin], [-sin, cos]])
     upright = points @ to_upright.T
