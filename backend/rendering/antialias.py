@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import torch
 
+from backend.rendering import cpu_backend
+from backend.rendering.barycentric import work_dtype
 from backend.rendering.fragments import Fragments
 
 # Triangles crossed between two pixel centres before giving up. Near an outline triangles are seen
@@ -62,9 +64,8 @@ def antialias(
     pixels = image.reshape(-1, image.shape[-1])
     result = pixels
     for axis in (HORIZONTAL, VERTICAL):
-        pairs = pairs_with_a_jump(fragments, axis)
-        found, triangle, edge = walk_to_outline(pairs, vertices_image.detach(), triangles, neighbours)
-        pairs = pairs.at(found)
+        find = find_outlines_compiled if can_compile(fragments, triangles) else find_outlines
+        pairs, triangle, edge = find(fragments, vertices_image, triangles, neighbours, axis)
         first, second = triangles[triangle, edge], triangles[triangle, (edge + 1) % 3]
         ends = vertices_image[pairs.item, first], vertices_image[pairs.item, second]
         # An outline is met by pairs along both axes; the axis that it crosses more squarely counts, or
@@ -102,10 +103,20 @@ class Pairs:
         return Pairs(self.axis, *(column[index] for column in columns))
 
 
+def make_pairs(near: torch.Tensor, far: torch.Tensor, ids: torch.Tensor, axis: int) -> Pairs:
+    """(P,) flat indices of near and far pixels of ``ids`` (B, H, W) -> pairs."""
+    height, width = ids.shape[1:]
+    dtype = work_dtype(ids.device)
+    line = torch.div(near, width, rounding_mode="floor")
+    centre = torch.stack([near % width, line % height], dim=1).to(dtype) + 0.5
+    item = torch.div(line, height, rounding_mode="floor")
+    return Pairs(axis, item, near, far, ids.reshape(-1)[near].long(), centre, torch.sign(far - near).to(dtype))
+
+
 def pairs_with_a_jump(fragments: Fragments, axis: int) -> Pairs:
     """Neighbours along an axis whose triangle ids differ."""
     ids, depth = fragments.triangle, fragments.depth.detach()
-    depth = torch.where(fragments.mask, depth, torch.full_like(depth, torch.inf))
+    depth = torch.where(fragments.mask, depth, torch.full_like(depth, torch.inf)).reshape(-1)
     height, width = ids.shape[1:]
     if axis == HORIZONTAL:
         differs, stride = ids[:, :, :-1] != ids[:, :, 1:], 1
@@ -114,11 +125,33 @@ def pairs_with_a_jump(fragments: Fragments, axis: int) -> Pairs:
     item, row, column = differs.nonzero(as_tuple=True)
     one = (item * height + row) * width + column
     other = one + stride
-    one_is_near = depth.reshape(-1)[one] <= depth.reshape(-1)[other]
-    near, far = torch.where(one_is_near, one, other), torch.where(one_is_near, other, one)
-    centre = torch.stack([near % width, torch.div(near, width, rounding_mode="floor") % height], dim=1)
-    step = torch.where(one_is_near, 1.0, -1.0).to(depth.dtype)
-    return Pairs(axis, item, near, far, ids.reshape(-1)[near].long(), centre.to(depth.dtype) + 0.5, step)
+    one_is_near = depth[one] <= depth[other]
+    return make_pairs(torch.where(one_is_near, one, other), torch.where(one_is_near, other, one), ids, axis)
+
+
+def find_outlines(
+    fragments: Fragments, vertices_image: torch.Tensor, triangles: torch.Tensor, neighbours: torch.Tensor, axis: int
+) -> tuple[Pairs, torch.Tensor, torch.Tensor]:
+    """Pairs of pixels with an outline between their centres, and that outline: triangle (P,) and edge (P,)."""
+    pairs = pairs_with_a_jump(fragments, axis)
+    vertices = vertices_image.detach().to(work_dtype(vertices_image.device))
+    found, triangle, edge = walk_to_outline(pairs, vertices, triangles, neighbours)
+    return pairs.at(found), triangle, edge
+
+
+def can_compile(fragments: Fragments, triangles: torch.Tensor) -> bool:
+    """Did the cpu backend make these fragments, on the CPU and in its own precision?"""
+    return fragments.backend == "cpu" and triangles.device.type == "cpu" and fragments.depth.dtype == torch.float32
+
+
+def find_outlines_compiled(
+    fragments: Fragments, vertices_image: torch.Tensor, triangles: torch.Tensor, neighbours: torch.Tensor, axis: int
+) -> tuple[Pairs, torch.Tensor, torch.Tensor]:
+    """Twin of :func:`find_outlines`."""
+    near, far, triangle, edge = cpu_backend.find_outlines(
+        fragments.triangle, fragments.depth, vertices_image, triangles, neighbours, axis
+    )
+    return make_pairs(near, far, fragments.triangle, axis), triangle, edge
 
 
 def crossing(first: torch.Tensor, second: torch.Tensor, pairs: Pairs) -> torch.Tensor:

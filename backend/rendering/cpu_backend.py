@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ def thread_count() -> int:
     """Threads that the kernels use, from NUMBA_NUM_THREADS or the usable cores."""
     from numba import config
 
-    return max(1, int(config.NUMBA_NUM_THREADS))
+    return max(1, int(getattr(config, "NUMBA_NUM_THREADS", 1)))
 
 
 @lru_cache(maxsize=1)
@@ -34,7 +35,7 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=max(1, thread_count() - 1), thread_name_prefix="rasterize")
 
 
-def _run(tasks: Sequence[Callable[[], object]]) -> list[object]:
+def _run(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
     """Run tasks on all threads, the calling one included; results in order."""
     if len(tasks) == 1:
         return [tasks[0]()]
@@ -74,8 +75,8 @@ def rasterize_arrays(
 
     batch, height, width = ids.shape
     resolve = barycentric is not None and depth is not None
-    if not resolve:
-        barycentric, depth = np.zeros((batch, 0, 0, 3), np.float32), np.zeros((batch, 0, 0), np.float32)
+    weights = np.zeros((batch, 0, 0, 3), np.float32) if barycentric is None else barycentric
+    depths = np.zeros((batch, 0, 0), np.float32) if depth is None else depth
     binned = _run(
         [
             lambda item=item: cpu_kernels.bin_triangles(vertices_image[item], triangles, height, width, cull_back)
@@ -95,8 +96,8 @@ def rasterize_arrays(
                 binned[item][0],
                 binned[item][1],
                 ids[item],
-                barycentric[item],
-                depth[item],
+                weights[item],
+                depths[item],
                 resolve,
             )
             for item in range(batch)
@@ -143,3 +144,80 @@ def interpolate_tensors(
     splits = _workers(batch * height * width)
     _run([lambda part=part: cpu_kernels.interpolate_rows(part, splits, *arrays) for part in range(splits)])
     return out
+
+
+class CompiledSurface(torch.autograd.Function):
+    """Twin of ``rasterize`` followed by ``barycentric.surface_at_pixels``, with a compiled gradient.
+
+    First order only: ask for the ``torch`` backend to differentiate twice.
+    """
+
+    @staticmethod
+    def forward(ctx, vertices_image, triangles, height, width, cull_back):
+        ids, barycentric, depth = rasterize_tensors(vertices_image, triangles, height, width, cull_back, True)
+        ctx.save_for_backward(vertices_image, triangles, ids)
+        ctx.mark_non_differentiable(ids)
+        return ids, barycentric, depth
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, _, to_barycentric, to_depth):
+        vertices_image, triangles, ids = ctx.saved_tensors
+        return surface_gradient(vertices_image, triangles, ids, to_barycentric, to_depth), None, None, None, None
+
+
+def surface_gradient(
+    vertices_image: torch.Tensor,
+    triangles: torch.Tensor,
+    ids: torch.Tensor,
+    to_barycentric: torch.Tensor,
+    to_depth: torch.Tensor,
+) -> torch.Tensor:
+    """(B, V, 3) gradient of the vertices from those of barycentric (B, H, W, 3) and depth (B, H, W)."""
+    from backend.rendering import cpu_gradients
+
+    batch, height, width = ids.shape
+    vertices = vertices_image.detach().to(torch.float64).contiguous().numpy()
+    corners, found = triangles.to(torch.int32).contiguous().numpy(), ids.numpy()
+    weights, depths = to_barycentric.contiguous().numpy(), to_depth.contiguous().numpy()
+    splits = _workers(height * width) if batch < thread_count() else 1
+    # Each task adds into an array of its own; the sum does not depend on which one ends first.
+    out = np.zeros((batch, splits, vertices.shape[1], 3))
+    _run(
+        [
+            lambda item=item, part=part: cpu_gradients.resolve_backward(
+                part, splits, vertices[item], corners, found[item], weights[item], depths[item], out[item, part]
+            )
+            for item in range(batch)
+            for part in range(splits)
+        ]
+    )
+    return torch.from_numpy(out.sum(axis=1)).to(vertices_image.dtype)
+
+
+def find_outlines(
+    triangle: torch.Tensor,
+    depth: torch.Tensor,
+    vertices_image: torch.Tensor,
+    triangles: torch.Tensor,
+    neighbours: torch.Tensor,
+    axis: int,
+) -> tuple[torch.Tensor, ...]:
+    """Near pixel, far pixel (flat over the batch), triangle, edge: (P,) int64 each, see ``antialias``."""
+    from backend.rendering import cpu_gradients
+
+    vertices = vertices_image.detach().to(torch.float64).contiguous().numpy()
+    corners, across = triangles.to(torch.int32).contiguous().numpy(), neighbours.contiguous().numpy()
+    ids, depths = triangle.contiguous().numpy(), depth.detach().contiguous().numpy()
+    tables = _run(
+        [
+            lambda item=item: cpu_gradients.find_outlines(
+                axis, vertices[item], corners, across, ids[item], depths[item]
+            )
+            for item in range(len(ids))
+        ]
+    )
+    pixels = ids[0].size
+    offset = np.array([1, 1, 0, 0]) * pixels
+    table = np.concatenate([rows[:count] + item * offset for item, (count, rows) in enumerate(tables)])
+    return torch.from_numpy(table).unbind(dim=1)

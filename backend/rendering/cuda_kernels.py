@@ -6,6 +6,8 @@ with multiply-add fusion switched off by the caller so that the same bits come o
 
 from __future__ import annotations
 
+from typing import Any
+
 import triton
 import triton.language as tl
 
@@ -79,7 +81,8 @@ def draw_kernel(
 
 def launch(work, setup_tensors, keys, width: int, window: int, grid: int, half_pixel: int, largest_id: int) -> None:
     """Run :func:`draw_kernel` for every work item; ``work`` and ``setup_tensors`` in the kernel's order."""
-    draw_kernel[(work[0].shape[0],)](
+    program: Any = draw_kernel[(work[0].shape[0],)]
+    program(
         *work,
         *setup_tensors,
         keys,

@@ -8,6 +8,8 @@ Symbols: B batch, V vertices, T triangles, H, W image size, C channels.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 
 from backend.rendering import cpu_backend, torch_backend
@@ -65,15 +67,13 @@ def rasterize(
 
         return nvdiffrast_backend.rasterize(vertices_image, triangles, height, width, cull_back)
     if name == "cpu":
-        differentiable = torch.is_grad_enabled() and vertices_image.requires_grad
-        direct = not differentiable and vertices_image.dtype == torch.float32
-        found, barycentric, depth = cpu_backend.rasterize_tensors(
-            vertices_image, triangles, height, width, cull_back, direct
-        )
-        device = vertices_image.device
-        if barycentric is not None and depth is not None:
-            return Fragments(found.to(device), barycentric.to(device), depth.to(device), name)
-        found = found.to(device)
+        on_cpu, single = vertices_image.device.type == "cpu", vertices_image.dtype == torch.float32
+        if on_cpu and single:
+            drawn = cpu_backend.CompiledSurface.apply(vertices_image, triangles, height, width, cull_back)
+            found, barycentric, depth = cast("tuple[torch.Tensor, torch.Tensor, torch.Tensor]", drawn)
+            return Fragments(found, barycentric, depth, name)
+        found, _, _ = cpu_backend.rasterize_tensors(vertices_image, triangles, height, width, cull_back, False)
+        found = found.to(vertices_image.device)
     elif name == "cuda":
         from backend.rendering import cuda_backend
 
@@ -145,5 +145,14 @@ def _checked(vertices_image: torch.Tensor, triangles: torch.Tensor, height: int,
 
 
 def _check_indices(triangles: torch.Tensor, count: int) -> None:
-    if len(triangles) and (int(triangles.min()) < 0 or int(triangles.max()) >= count):
+    """The compiled kernels trust indices, so nothing may pass unchecked."""
+    if len(triangles) == 0:
+        return
+    # NumPy scans small arrays on one thread, faster than PyTorch wakes its own.
+    lowest, highest = (
+        (int(triangles.numpy().min()), int(triangles.numpy().max()))
+        if triangles.device.type == "cpu"
+        else (int(triangles.min()), int(triangles.max()))
+    )
+    if lowest < 0 or highest >= count:
         raise ValueError(f"triangles name vertices beyond the {count} that there are")

@@ -32,14 +32,15 @@ def texel_level(
     triangles: torch.Tensor,
     uv: torch.Tensor,
     triangles_uv: torch.Tensor,
-    size: tuple[int, int],
+    texels: int,
 ) -> torch.Tensor:
     """(B, H, W) mip level: half the log2 of texels per pixel of the triangle in view, 0 for background.
 
+    ``texels`` is how many the texture has.
     One level per triangle is enough: triangles of a head are small against the change of perspective.
     """
     in_image = _areas(vertices_image[..., :2], triangles)
-    in_texture = _areas(uv[None], triangles_uv) * (size[0] * size[1])
+    in_texture = _areas(uv[None], triangles_uv) * texels
     level = 0.5 * torch.log2((in_texture / in_image.clamp(min=1e-6)).clamp(min=1e-6))
     seen = fragments.triangle.clamp(min=0).long()
     item = torch.arange(len(seen), device=seen.device)[:, None, None]

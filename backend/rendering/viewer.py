@@ -179,7 +179,9 @@ def _albedo(
     if texture is not None and uv is not None and triangles_uv is not None:
         linear = torch.from_numpy(tone.srgb_to_linear(texture))
         places, corners = torch.from_numpy(np.array(uv, np.float32)), torch.from_numpy(np.array(triangles_uv, np.int64))
-        level = texel_level(view.fragments, view.vertices_image, view.triangles, places, corners, linear.shape[:2])
+        level = texel_level(
+            view.fragments, view.vertices_image, view.triangles, places, corners, linear[..., 0].numel()
+        )
         level = level[view.fragments.mask][None, None]
         return sample_mipmapped(linear, _spread(view, places, corners)[None, None], level)[0, 0]
     if colors is not None:

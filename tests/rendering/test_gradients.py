@@ -8,7 +8,14 @@ import pytest
 import torch
 from raster_scenes import Scene, ball, camera_tensors, head, soup, sphere
 
-from backend.rendering.antialias import antialias, edge_neighbours
+from backend.rendering.antialias import (
+    HORIZONTAL,
+    VERTICAL,
+    antialias,
+    edge_neighbours,
+    find_outlines,
+    find_outlines_compiled,
+)
 from backend.rendering.backends import missing_reason
 from backend.rendering.rasterize import interpolate, rasterize
 from backend.rendering.transform import project_to_image
@@ -74,6 +81,41 @@ def test_backends_give_the_same_gradient(backend: str, make) -> None:
     for expected, result in zip(*gradients):
         assert expected.abs().max() > 0 and bool(torch.isfinite(expected).all())
         torch.testing.assert_close(result, expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-4)
+
+
+@pytest.mark.parametrize("make", [soup, ball], ids=["soup", "ball"])
+def test_compiled_gradient_of_weights_and_depth(make) -> None:
+    """Slivers, clamped weights and corners behind the camera included; three images at once."""
+    scene: Scene = make(8, batch=3) if make is soup else make(80, batch=3)
+    if make is soup:
+        scene.vertices[:, 1::9] = scene.vertices[:, 0::9] + torch.tensor([1e-3, 0, 0])
+        scene.vertices[1, ::23, 2] = -0.2
+    generator = torch.Generator().manual_seed(5)
+    weights = torch.randn(3, scene.height, scene.width, 4, generator=generator)
+    gradients = []
+    for backend in ("torch", "cpu"):
+        leaf = scene.vertices.clone().requires_grad_()
+        found = rasterize(leaf, scene.triangles, scene.height, scene.width, backend)
+        (torch.cat([found.barycentric, found.depth[..., None]], dim=-1) * weights).sum().backward()
+        gradients.append(leaf.grad)
+    expected, result = gradients
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("axis", [HORIZONTAL, VERTICAL])
+@pytest.mark.parametrize("make", [soup, ball, head], ids=["soup", "ball", "head"])
+def test_compiled_outline_search(make, axis: int) -> None:
+    scene: Scene = make(6, batch=2) if make is soup else make(72, batch=2)
+    triangles = scene.triangles.long()
+    found = rasterize(scene.vertices, triangles, scene.height, scene.width, "cpu")
+    arguments = (found, scene.vertices, triangles, edge_neighbours(triangles), axis)
+    expected, result = find_outlines(*arguments), find_outlines_compiled(*arguments)
+    rows = []
+    for pairs, triangle, edge in (expected, result):
+        table = torch.stack([pairs.item, pairs.near, pairs.far, pairs.triangle, triangle, edge], dim=1).tolist()
+        rows.append(sorted(map(tuple, table)))
+    assert rows[0] == rows[1] and len(rows[0]) > 50
 
 
 def test_background_pixels_and_dropped_triangles_leave_no_nan() -> None:
