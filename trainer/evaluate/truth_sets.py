@@ -180,11 +180,15 @@ def _meshmonk_items(folder: Path) -> list[TruthItem]:
     contours = Contours(**{name: plane[indices] for name, indices in MESHMONK_CONTOURS.items()})
     corner_texel = canvas.texels(plane)[triangles]
 
-    def picture(person: int, yaw: float) -> Photo:
+    @lru_cache(maxsize=1)  # one person's three pictures follow each other
+    def surface(person: int) -> Surface:
         rng = np.random.default_rng([45, person])
         texture = paint_face(canvas, contours, person % len(SKIN_TONES), rng)
-        surface = Surface(faces[person], triangles, corner_texel, texture)
-        return Photo(photograph(surface, truth_camera(faces[person].mean(axis=0), yaw), rng))
+        return Surface(faces[person], triangles, corner_texel, texture)
+
+    def picture(person: int, yaw: float) -> Photo:
+        camera = truth_camera(faces[person].mean(axis=0), yaw)
+        return Photo(photograph(surface(person), camera, np.random.default_rng([45, person, 1])))
 
     return [
         TruthItem(
@@ -194,8 +198,8 @@ def _meshmonk_items(folder: Path) -> list[TruthItem]:
             Scan(faces[person], faces[person][MESHMONK_LANDMARKS]),
             lambda person=person, yaw=yaw: picture(person, yaw),
         )
-        for yaw in YAWS
         for person in range(len(faces))
+        for yaw in YAWS
     ]
 
 
