@@ -152,6 +152,9 @@ VERTEX_BLUR = 2.0
 def complete(colors: np.ndarray, seen: np.ndarray, skin: SkinModel, surface: Surface) -> np.ndarray:
     """(V, 3): measured colours where seen, the other side's gradients where only that was, skin tone beyond."""
     tone = np.sqrt(np.exp(skin.tone))
+    known = surface.trust * seen
+    if known.sum() > 1.0:
+        tone = np.exp(np.average(np.log(np.maximum(colors, 1e-3)), axis=0, weights=known))
     guide, guide_weight = None, None
     data, weight = colors, seen**2
     if surface.mirror[0] >= 0:

@@ -94,6 +94,8 @@ def _distance(first, end, image, expected, spread, feature, beard, log_of_byte, 
             if brightness < 0:
                 scaled = brightness / (dark * (1 + np.float32(FREE_DARK) * max(f, b)))
             else:
+                # Only what is darker than skin is a beard: a straw at the mouth is not.
+                b = np.float32(0.0)
                 scaled = brightness / (bright * (1 + np.float32(FREE_BRIGHT) * f))
             free = 1 + np.float32(FREE_HUE_FEATURE) * f + np.float32(FREE_HUE_BEARD) * b
             out[row, column] = scaled * scaled + tint / (free * free)

@@ -25,6 +25,9 @@ LIGHT_RIDGE = 0.01
 HUE_RIDGE = 0.05
 LIGHT_ROUNDS = 6
 
+# Part of the trusted skin that is darker than the brightness at which its tone is read.
+LIT_SHARE = 0.7
+
 # Least spread of skin in log light: brightness below and above the expected, and hue. Pores, stubble
 # and highlights lie within it on an evenly coloured face.
 LEAST_DARK, LEAST_BRIGHT, LEAST_HUE = 0.26, 0.45, 0.085
@@ -49,7 +52,10 @@ SMALLEST_OCCLUDER = 7e-3
 NARROWEST_SKIN = 6e-3
 
 # Skin this close to what was rejected is left out too (metres).
-RIM = 1.6e-3
+RIM = 2.2e-3
+
+# Standard deviation of the blend between what is taken and what is completed (metres).
+BLEND = 1.4e-3
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,9 @@ class SkinModel:
     Attributes
     ----------
     shading : (V, 3) float64
-        Log of the light that falls on each vertex per channel, zero on average over trusted skin.
+        Log of the light that falls on each vertex per channel, zero where the tone is read.
     tone : (3,) float64
-        Log of the linear colour of skin under that average light.
+        Log of the linear colour of skin under that light.
     spread : (3,) float64
         Spreads of darker, brighter and hue, see :data:`LEAST_DARK`.
     """
@@ -112,6 +118,11 @@ def fit_skin(colors: np.ndarray, weight: np.ndarray, normals: np.ndarray) -> Ski
     every = harmonics(normals)
     shading = every[:, 1:] @ light[1:] + every[:, 1:4] @ hue[1:]
     middle = np.average(shading[use], axis=0, weights=w)
+    # The tone is what skin looks like on the lit side of its average: people know a face by its light half.
+    level = shading[use].mean(axis=1)
+    order = np.argsort(level)
+    total = np.cumsum(w[order])
+    middle = middle + level[order[np.searchsorted(total, LIT_SHARE * total[-1])]] - np.average(level, weights=w)
     return SkinModel(shading - middle, light[0] + hue[0] + middle, np.array([dark, bright, spread_hue]))
 
 
@@ -160,12 +171,12 @@ def skin_weight(
     nearness = distance_from_colors(view.image, others, skin.spread)
     none = np.zeros_like(feature)
     strict = distance_from_skin(view.image, maps[..., :3], skin.spread, none, none)
-    company = ramp(nearness / np.maximum(strict, 0.1), 1.2, 0.2)
+    company = ramp(nearness / np.maximum(strict, 0.1), 1.5, 0.28)
     company = LONE_FACTOR * (OTHER_FACTOR / LONE_FACTOR) ** company
     # A brow under a fringe or an eye behind dark glass is not free to be dark: the skin round it must show.
     bare = (on_head & (take > 0.3)) * (1.0 - np.maximum(feature, beard))
     shows = ramp(strict * company, *SKIN_RAMP) * bare
-    feature = feature * _shown(shows, bare, FEATURE_CONTEXT / metres_per_pixel, 0.25)
+    feature = feature * _shown(shows, bare, FEATURE_CONTEXT / metres_per_pixel, 0.30)
     beard = beard * _shown(shows, bare, BEARD_CONTEXT / metres_per_pixel, 0.10)
     distance = distance_from_skin(view.image, maps[..., :3], skin.spread, feature, beard)
     likely = ramp(distance * company ** (1.0 - np.maximum(feature, beard)), *SKIN_RAMP)
@@ -176,7 +187,7 @@ def skin_weight(
     # A little less on every side: the rim of a strand of hair is half skin, and hair shades what it touches.
     width = max(3, round(2 * RIM / metres_per_pixel)) | 1
     likely = cv2.erode(likely, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)))
-    likely = cv2.GaussianBlur(likely, (0, 0), 1.0)
+    likely = cv2.GaussianBlur(likely, (0, 0), max(1.0, BLEND / metres_per_pixel))
     # Little prior belief asks for more likelihood, and full likelihood on the scalp is still not enough.
     return np.clip(ramp(likely, 0.35, 0.9) * ramp(take, 0.05, 0.5), 0.0, 1.0).astype(np.float32)
 
