@@ -7,11 +7,16 @@ parallel layer, whose default implementation must not be entered by two threads 
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,11 +28,25 @@ PIXELS_PER_THREAD = 64 * 64
 _lock = threading.Lock()
 
 
+@lru_cache(maxsize=1)
+def _kernels() -> tuple[ModuleType, ModuleType]:
+    """The compiled modules, ``cpu_kernels`` and ``cpu_gradients``, loaded on first use."""
+    with _lock:
+        names = ("backend.rendering.cpu_kernels", "backend.rendering.cpu_gradients")
+        try:
+            kernels, gradients = (import_module(name) for name in names)
+        except RuntimeError:
+            # Numba found no place to keep compiled code: neither beside the source nor in a home folder.
+            folder = tempfile.mkdtemp(prefix="mgcface-numba-")
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            vars(import_module("numba").config)["CACHE_DIR"] = folder
+            kernels, gradients = (import_module(name) for name in names)
+    return kernels, gradients
+
+
 def thread_count() -> int:
     """Threads that the kernels use, from NUMBA_NUM_THREADS or the usable cores."""
-    from numba import config
-
-    return max(1, int(getattr(config, "NUMBA_NUM_THREADS", 1)))
+    return max(1, int(import_module("numba").config.NUMBA_NUM_THREADS))
 
 
 @lru_cache(maxsize=1)
@@ -37,15 +56,12 @@ def _pool() -> ThreadPoolExecutor:
 
 def _run(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
     """Run tasks on all threads, the calling one included; results in order."""
-    if len(tasks) == 1:
-        return [tasks[0]()]
+    if len(tasks) == 1 or thread_count() == 1:
+        return [task() for task in tasks]
     with _lock:
         pool = _pool()
-    own = len(tasks) - 1
-    if thread_count() == 1:
-        return [task() for task in tasks]
-    futures = [pool.submit(task) for task in tasks[:own]]
-    last = tasks[own]()
+    futures = [pool.submit(task) for task in tasks[:-1]]
+    last = tasks[-1]()
     return [future.result() for future in futures] + [last]
 
 
@@ -71,8 +87,7 @@ def rasterize_arrays(
     ``vertices_image`` (B, V, 3) float64 and ``triangles`` (T, 3) int32 are C-contiguous; indices are
     trusted here and checked by the caller.
     """
-    from backend.rendering import cpu_kernels
-
+    cpu_kernels, _ = _kernels()
     batch, height, width = ids.shape
     resolve = barycentric is not None and depth is not None
     weights = np.zeros((batch, 0, 0, 3), np.float32) if barycentric is None else barycentric
@@ -130,8 +145,7 @@ def interpolate_tensors(
     attributes: torch.Tensor, triangle: torch.Tensor, barycentric: torch.Tensor, triangles: torch.Tensor
 ) -> torch.Tensor:
     """Forward-only twin of the PyTorch formula in ``rasterize.interpolate``, float32 on the CPU."""
-    from backend.rendering import cpu_kernels
-
+    cpu_kernels, _ = _kernels()
     batch, height, width = triangle.shape
     out = torch.empty((batch, height, width, attributes.shape[-1]))
     arrays = (
@@ -174,8 +188,7 @@ def surface_gradient(
     to_depth: torch.Tensor,
 ) -> torch.Tensor:
     """(B, V, 3) gradient of the vertices from those of barycentric (B, H, W, 3) and depth (B, H, W)."""
-    from backend.rendering import cpu_gradients
-
+    _, cpu_gradients = _kernels()
     batch, height, width = ids.shape
     vertices = vertices_image.detach().to(torch.float64).contiguous().numpy()
     corners, found = triangles.to(torch.int32).contiguous().numpy(), ids.numpy()
@@ -204,8 +217,7 @@ def find_outlines(
     axis: int,
 ) -> tuple[torch.Tensor, ...]:
     """Near pixel, far pixel (flat over the batch), triangle, edge: (P,) int64 each, see ``antialias``."""
-    from backend.rendering import cpu_gradients
-
+    _, cpu_gradients = _kernels()
     vertices = vertices_image.detach().to(torch.float64).contiguous().numpy()
     corners, across = triangles.to(torch.int32).contiguous().numpy(), neighbours.contiguous().numpy()
     ids, depths = triangle.contiguous().numpy(), depth.detach().contiguous().numpy()

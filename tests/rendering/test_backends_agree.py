@@ -167,6 +167,25 @@ def test_the_gpu_kernel_in_triton_s_interpreter() -> None:
     assert done.returncode == 0, done.stderr
 
 
+NO_CACHE_FOLDER = """
+from numba.core import caching
+name = "UserProvidedCacheLocator" if hasattr(caching, "UserProvidedCacheLocator") else "_UserProvidedCacheLocator"
+caching.CacheImpl._locator_classes = [getattr(caching, name)]
+import torch
+from backend.rendering.rasterize import rasterize
+points = torch.tensor([[[1.0, 1, 1], [7, 1, 1], [1, 7, 1]]])
+assert rasterize(points, torch.tensor([[0, 1, 2]]), 8, 8, "cpu").mask.any()
+"""
+
+
+def test_a_machine_where_nothing_can_be_cached() -> None:
+    """A read-only installation and no home: the kernels compile into a temporary folder."""
+    environment = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
+    command = [sys.executable, "-c", NO_CACHE_FOLDER]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
 def test_auto_takes_what_there_is() -> None:
     assert resolve("auto", "cpu") == "cpu"
     assert resolve("auto", "meta") == "torch"
