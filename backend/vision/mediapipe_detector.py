@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 
+import cv2
 import numpy as np
 
 from backend.vision import face_search
@@ -25,6 +26,8 @@ from backend.vision.photo import DetectedFace, Photo
 
 # Crops averaged by default.
 DEFAULT_PASSES = 4
+# More threads at once bring little: the rest of the work holds Python's lock, and each has its own networks.
+MAX_THREADS = 8
 # Candidates below this are not looked at; the landmark network has the last word, so it is lower than the 0.5
 # that MediaPipe uses where nothing verifies.
 MIN_DETECTION_SCORE = 0.3
@@ -59,8 +62,8 @@ class MediaPipeDetector:
         Crops whose landmarks are averaged, at least 1; every second one is mirrored. From 2 on the spread over
         the crops is reported as ``noise_px``.
     threads : int, optional
-        Photos that :meth:`detect_many` works on at once; the number of processor cores when left out. MediaPipe
-        works outside of Python's global lock.
+        Photos that :meth:`detect_many` works on at once; the number of processor cores, up to 8, when left out.
+        MediaPipe works outside of Python's global lock.
 
     Any number of threads may call :meth:`detect` of one object: each call borrows a set of networks, and more sets
     are made when all are in use.
@@ -75,7 +78,7 @@ class MediaPipeDetector:
         if passes < 1:
             raise ValueError(f"passes is {passes}; at least one is needed.")
         self.passes = passes
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or min(os.cpu_count() or 1, MAX_THREADS)
         self._idle: SimpleQueue[_Networks] = SimpleQueue()
         self._idle.put(_Networks())
 
@@ -86,7 +89,7 @@ class MediaPipeDetector:
         ----------
         photo : Photo
         all_faces : bool
-            Every face, small ones included, which costs tens of milliseconds; otherwise the largest.
+            Every face, small ones included, which costs tenths of a second; otherwise the largest.
 
         Returns
         -------
@@ -214,7 +217,7 @@ def _search(
     for tiles in tile_levels if all_faces else ():
         yield pixels, partial(face_search.tiled, pixels, detect, tiles), False
     yield pixels, partial(face_search.padded, pixels, detect), True
-    lifted = _LIFT[pixels]
+    lifted = cv2.LUT(pixels, _LIFT)
     yield lifted, partial(face_search.whole, lifted, detect), True
     for degrees in face_search.TURNS:
         yield pixels, partial(face_search.turned, pixels, detect, degrees), True

@@ -54,7 +54,7 @@ def test_every_face_is_found(detector, folder, count):
 
 
 def _manual(path: Path) -> np.ndarray:
-    """(189, 2) of a .tem file, which counts pixels from their corner like the picture viewer that made it."""
+    """(189, 2) pixels of a .tem file: a first line with the count, then x and y."""
     lines = path.read_text().splitlines()
     return np.array([[float(value) for value in line.split()[:2]] for line in lines[1 : int(lines[0]) + 1]])
 
