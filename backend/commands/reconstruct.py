@@ -104,7 +104,7 @@ def head_entry(head: Any, folder: Path, files: Iterable[Path]) -> dict[str, Any]
 def tell(result: dict[str, Any], request: Request) -> None:
     """One line per failed photo on stderr; one line per head on stdout unless told not to."""
     if result["error"]:
-        console.complain(f"{result['photo']}: {result['error']['message']}")
+        console.complain(with_path(result["error"]["message"], result["photo"]))
     if request.quiet:
         return
     for head in result["heads"]:
@@ -112,6 +112,14 @@ def tell(result: dict[str, Any], request: Request) -> None:
             console.complain(f"{result['photo']}: {warning}")
         if not request.json_output:
             console.say(f"{head['folder']}  landmarks fit to {100 * head['rms_relative']:.2f} % of the face height")
+
+
+def with_path(sentence: str, photo: str) -> str:
+    """The sentence with the photo's whole path: in place of its name where it begins with that."""
+    name = Path(photo).name
+    if name and sentence.startswith(name):
+        return photo + sentence[len(name) :]
+    return f"{photo}: {sentence}"
 
 
 def summary(request: Request, results: list[dict[str, Any]]) -> dict[str, Any]:
