@@ -19,8 +19,8 @@ DARKEST = 0.004
 LOG_OF_BYTE = np.log(LINEAR_OF_BYTE + np.float32(DARKEST)).astype(np.float32)
 
 # Where a feature or a beard is allowed fully, it may be this many times darker (in spreads), a feature
-# this much brighter, and their hues this much farther off.
-FREE_DARK, FREE_BRIGHT, FREE_HUE_FEATURE, FREE_HUE_BEARD = 5.0, 2.0, 2.0, 1.0
+# this much brighter, and their hues this much farther off: towards red, where lips go, or elsewhere.
+FREE_DARK, FREE_BRIGHT, FREE_RED, FREE_HUE_FEATURE, FREE_HUE_BEARD = 5.0, 2.0, 2.0, 0.5, 1.0
 
 
 def log_light(srgb: np.ndarray) -> np.ndarray:
@@ -97,7 +97,8 @@ def _distance(first, end, image, expected, spread, feature, beard, log_of_byte, 
                 # Only what is darker than skin is a beard: a straw at the mouth is not.
                 b = np.float32(0.0)
                 scaled = brightness / (bright * (1 + np.float32(FREE_BRIGHT) * f))
-            free = 1 + np.float32(FREE_HUE_FEATURE) * f + np.float32(FREE_HUE_BEARD) * b
+            red = light[0] - expected[row, column, 0] > light[1] - expected[row, column, 1]
+            free = 1 + np.float32(FREE_RED if red else FREE_HUE_FEATURE) * f + np.float32(FREE_HUE_BEARD) * b
             out[row, column] = scaled * scaled + tint / (free * free)
 
 

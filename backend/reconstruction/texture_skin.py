@@ -25,6 +25,10 @@ LIGHT_RIDGE = 0.01
 HUE_RIDGE = 0.05
 LIGHT_ROUNDS = 6
 
+# Log red over green of the palest skin under daylight; the part of the trusted skin that must be so
+# before colder colours are doubted; and what then remains of their weight.
+WARM, WARM_SHARE, COLD_WEIGHT = 0.06, 0.2, 0.05
+
 # Part of the trusted skin that is darker than the brightness at which its tone is read.
 LIT_SHARE = 0.7
 
@@ -40,7 +44,7 @@ SKIN_RAMP = (14.0, 6.0)
 # to skin counts as this much farther from skin, and one that is like none of them as this much nearer:
 # a cast shadow is as dark as hair, but no hair is like it.
 CLUSTERS, CLUSTER_SAMPLES, CLUSTER_ROUNDS = 6, 1000, 6
-OTHER_FACTOR, LONE_FACTOR = 5.0, 0.6
+OTHER_FACTOR, LONE_FACTOR = 7.0, 0.6
 
 # How far round a brow, an eye or a beard its skin is looked at (metres, standard deviation).
 FEATURE_CONTEXT, BEARD_CONTEXT = 0.012, 0.035
@@ -102,6 +106,11 @@ def fit_skin(colors: np.ndarray, weight: np.ndarray, normals: np.ndarray) -> Ski
         use = weight >= 0
         weight = np.full(len(weight), 1e-3)
     y, w0, observed = harmonics(normals[use]), weight[use], colors[use]
+    # Skin of every people is redder than green and greener than blue. Where enough of the trusted part
+    # is so, the rest is a hand's glove, a camera, a glass; in a grey or blue-lit photo nothing is so.
+    warm = (observed[:, 0] - observed[:, 1] > WARM) & (observed[:, 0] - observed[:, 2] > 2 * WARM)
+    if w0[warm].sum() > WARM_SHARE * w0.sum():
+        w0 = np.where(warm, w0, COLD_WEIGHT * w0)
     brightness = observed.mean(axis=1)
     channels = np.concatenate([brightness[:, None], observed - brightness[:, None]], axis=1)
     ridge = np.r_[0.0, np.full(8, LIGHT_RIDGE)] * w0.sum()

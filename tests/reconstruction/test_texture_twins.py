@@ -33,6 +33,7 @@ from backend.reconstruction.texture_likeness import (
     FREE_DARK,
     FREE_HUE_BEARD,
     FREE_HUE_FEATURE,
+    FREE_RED,
     distance_from_colors,
     distance_from_skin,
 )
@@ -100,7 +101,8 @@ def slow_distance(image, expected, spread, feature, beard):
         else:
             b = 0.0
             scaled = level / (bright * (1 + FREE_BRIGHT * f))
-        out[index] = scaled**2 + tint / (1 + FREE_HUE_FEATURE * f + FREE_HUE_BEARD * b) ** 2
+        free = FREE_RED if error[0] > error[1] else FREE_HUE_FEATURE
+        out[index] = scaled**2 + tint / (1 + free * f + FREE_HUE_BEARD * b) ** 2
     return out
 
 
