@@ -190,7 +190,7 @@ def _find_faces(pixels: np.ndarray, networks: _Networks, all_faces: bool) -> lis
         if found and last_resort:
             break
         # Largest first: unless all are wanted, the first that holds is the answer.
-        for candidate in sorted(candidates(), key=lambda c: -c.window.size):
+        for candidate in _largest_first(candidates()):
             if any(same_face(candidate.window, face.window) for face in found):
                 continue
             face = _verify(view, candidate, networks)
@@ -204,6 +204,16 @@ def _find_faces(pixels: np.ndarray, networks: _Networks, all_faces: bool) -> lis
             if not all_faces:
                 return found
     return sorted(found, key=lambda face: -face.window.size)
+
+
+def _largest_first(candidates: list[Candidate]) -> list[Candidate]:
+    """By falling size; of those that mean one face, the surest first and the others as its substitutes."""
+
+    def key(candidate: Candidate) -> tuple[float, float]:
+        group = [other.window.size for other in candidates if same_face(candidate.window, other.window)]
+        return -max(group), -candidate.score
+
+    return sorted(candidates, key=key)
 
 
 def _search(

@@ -431,3 +431,11 @@ def test_jitter_is_centred_and_small():
         assert abs(np.mean([w.size for w in made]) - 300.0) < 1e-9
         for name, scale in (("x", 300.0), ("y", 300.0), ("angle", 1.0)):
             assert abs(np.mean([getattr(w, name) for w in made]) - getattr(window, name)) < 0.021 * scale
+
+
+def test_the_largest_face_comes_first_and_its_surest_candidate():
+    made = [
+        mediapipe_detector.Candidate(Window(*place), score)
+        for place, score in (((50, 50, 60), 0.9), ((300, 300, 210), 0.5), ((300, 300, 200), 0.8), ((600, 50, 90), 0.7))
+    ]
+    assert [candidate.score for candidate in mediapipe_detector._largest_first(made)] == [0.8, 0.5, 0.7, 0.9]
