@@ -5,6 +5,8 @@ them on a thread pool. Signatures are spelled out so that importing this module 
 from Numba's cache and nothing is compiled later. No fast-math: the order of operations is part of the
 rule in ``fragments.py``, and the code is checked against ``torch_backend`` bit for bit.
 
+Numba's cache looks at the date of this file only: after a change of the constants imported here, touch it.
+
 Symbols: V vertices, T triangles, H, W image size, K bands, M triangle-band pairs, C channels.
 """
 
@@ -152,7 +154,7 @@ def draw_triangle(t, a, b, c, grid, inverse, first_row, last_row, width, nearest
 def resolve_row(row, vertices, triangles, ids, barycentric, depth):
     """Weights and depth of one row, the formulas of ``barycentric.screen_to_surface``."""
     last = np.int32(BACKGROUND)
-    ax = ay = bx = by = cx = cy = area = 0.0
+    ax = ay = bx = by = cx = cy = per_area = 0.0
     over_a = over_b = over_c = 1.0
     for column in range(ids.shape[1]):
         t = ids[row, column]
@@ -167,11 +169,12 @@ def resolve_row(row, vertices, triangles, ids, barycentric, depth):
             bx, by, cx, cy = vertices[b, 0] - ax, vertices[b, 1] - ay, vertices[c, 0] - ax, vertices[c, 1] - ay
             over_a, over_b, over_c = 1.0 / vertices[a, 2], 1.0 / vertices[b, 2], 1.0 / vertices[c, 2]
             area = bx * cy - by * cx
-        if abs(area) < SMALLEST_AREA:
+            per_area = 0.0 if abs(area) < SMALLEST_AREA else 1.0 / area
+        if per_area == 0.0:
             weight_a = weight_b = weight_c = 1.0 / 3.0
         else:
             px, py = column + 0.5 - ax, row + 0.5 - ay
-            weight_b, weight_c = (px * cy - py * cx) / area, (bx * py - by * px) / area
+            weight_b, weight_c = (px * cy - py * cx) * per_area, (bx * py - by * px) * per_area
             weight_a = max(1.0 - weight_b - weight_c, 0.0)
             weight_b, weight_c = max(weight_b, 0.0), max(weight_c, 0.0)
         total = weight_a + weight_b + weight_c
