@@ -57,6 +57,8 @@ class Surface:
         Eyes, brows, nostrils and lips: their own colours differ from skin and are kept.
     beard : (V,) float32
         Where dark colours may be a beard, which belongs to the person.
+    chin : (V,) float32
+        The middle of the chin: a beard grows there too, hair beside the jaw does not.
     """
 
     triangles: np.ndarray
@@ -69,6 +71,7 @@ class Surface:
     seed: np.ndarray
     feature: np.ndarray
     beard: np.ndarray
+    chin: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -236,7 +239,8 @@ def _region_weights(model: FaceModel, triangles: np.ndarray) -> dict[str, np.nda
     seed *= ramp(z, ear + 0.3, ear + 0.7)
     trust = seed * ramp(y, 0.50, 0.30)
     beard = ramp(y, nose[1] - 0.02, nose[1] - 0.10) * ramp(x, 1.15, 0.75) * ramp(y, chin - 0.25, chin)
-    weights = {"take": take, "trust": trust, "seed": seed, "feature": feature, "beard": beard}
+    chin_middle = ramp(x, 0.50, 0.35) * ramp(y, mouth[1] - 0.15, mouth[1] - 0.25) * ramp(y, chin, chin + 0.1) * front
+    weights = {"chin": chin_middle, "take": take, "trust": trust, "seed": seed, "feature": feature, "beard": beard}
     for name, most in {"scalp": 0.0, "neck": 0.35, "ears": 0.5}.items():
         region = model.regions.get(name)
         if region is not None:

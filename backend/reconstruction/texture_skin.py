@@ -32,6 +32,9 @@ WARM, WARM_SHARE, COLD_WEIGHT = 0.06, 0.2, 0.05
 # Part of the trusted skin that is darker than the brightness at which its tone is read.
 LIT_SHARE = 0.7
 
+# And at most this much brighter than the average (log): half a stop.
+MOST_LIT = 0.35
+
 # Least spread of skin in log light: brightness below and above the expected, and hue. Pores, stubble
 # and highlights lie within it on an evenly coloured face.
 LEAST_DARK, LEAST_BRIGHT, LEAST_HUE = 0.26, 0.45, 0.085
@@ -44,10 +47,13 @@ SKIN_RAMP = (14.0, 6.0)
 # to skin counts as this much farther from skin, and one that is like none of them as this much nearer:
 # a cast shadow is as dark as hair, but no hair is like it.
 CLUSTERS, CLUSTER_SAMPLES, CLUSTER_ROUNDS = 6, 1000, 6
-OTHER_FACTOR, LONE_FACTOR = 7.0, 0.6
+OTHER_FACTOR, LONE_FACTOR = 6.0, 0.6
 
 # How far round a brow, an eye or a beard its skin is looked at (metres, standard deviation).
 FEATURE_CONTEXT, BEARD_CONTEXT = 0.012, 0.035
+
+# Part of the chin that is far darker than skin: without a beard, with one.
+BEARDED = (0.02, 0.12)
 
 # A rejected spot smaller than this (metres across) inside skin is a mole, a freckle or a nostril.
 SMALLEST_OCCLUDER = 7e-3
@@ -131,7 +137,8 @@ def fit_skin(colors: np.ndarray, weight: np.ndarray, normals: np.ndarray) -> Ski
     level = shading[use].mean(axis=1)
     order = np.argsort(level)
     total = np.cumsum(w[order])
-    middle = middle + level[order[np.searchsorted(total, LIT_SHARE * total[-1])]] - np.average(level, weights=w)
+    lit = level[order[np.searchsorted(total, LIT_SHARE * total[-1])]] - np.average(level, weights=w)
+    middle = middle + np.clip(lit, 0.0, MOST_LIT)
     return SkinModel(shading - middle, light[0] + hue[0] + middle, np.array([dark, bright, spread_hue]))
 
 
@@ -167,12 +174,9 @@ def skin_weight(
     trusted part of the face is not the face.
     """
     expected = skin.tone + skin.shading
-    values = np.concatenate(
-        [expected, surface.take[:, None], surface.feature[:, None], surface.beard[:, None], surface.seed[:, None]],
-        axis=1,
-    )
-    maps = interpolate(view.coverage, triangles, values)
-    take, feature, beard, seed = (maps[..., k] for k in range(3, 7))
+    priors = (surface.take, surface.feature, surface.beard, surface.seed, surface.chin)
+    maps = interpolate(view.coverage, triangles, np.column_stack([expected, *priors]))
+    take, feature, beard, seed, chin = (maps[..., k] for k in range(3, 8))
     on_head = view.coverage.triangle != NO_TRIANGLE
     light = log_light(view.image)
     # Hair and background as they are in this photo: what surrounds the face.
@@ -182,11 +186,20 @@ def skin_weight(
     strict = distance_from_skin(view.image, maps[..., :3], skin.spread, none, none)
     company = ramp(nearness / np.maximum(strict, 0.1), 1.5, 0.28)
     company = LONE_FACTOR * (OTHER_FACTOR / LONE_FACTOR) ** company
+    # Dark skin before the dark: when the surroundings would claim most of the face, they say nothing.
+    central = seed * view.weight
+    kept = float((ramp(strict * company, *SKIN_RAMP) * central).sum() / max(float(central.sum()), 1e-3))
+    company = company ** float(ramp(np.array(kept), 0.25, 0.5))
     # A brow under a fringe or an eye behind dark glass is not free to be dark: the skin round it must show.
     bare = (on_head & (take > 0.3)) * (1.0 - np.maximum(feature, beard))
     shows = ramp(strict * company, *SKIN_RAMP) * bare
-    feature = feature * _shown(shows, bare, FEATURE_CONTEXT / metres_per_pixel, 0.30)
-    beard = beard * _shown(shows, bare, BEARD_CONTEXT / metres_per_pixel, 0.10)
+    feature = feature * _shown(shows, bare, FEATURE_CONTEXT / metres_per_pixel, 0.20)
+    # Long hair beside the jaw is no beard: a beard darkens the chin too.
+    dark = (strict > SKIN_RAMP[0]) & (light.mean(axis=2) < maps[..., :3].mean(axis=2))
+    bearded = float((chin * view.weight * dark).sum() / max(float((chin * view.weight).sum()), 1e-3))
+    beard = (
+        beard * float(ramp(np.array(bearded), *BEARDED)) * _shown(shows, bare, BEARD_CONTEXT / metres_per_pixel, 0.10)
+    )
     distance = distance_from_skin(view.image, maps[..., :3], skin.spread, feature, beard)
     likely = ramp(distance * company ** (1.0 - np.maximum(feature, beard)), *SKIN_RAMP)
     likely = np.where(on_head, likely, 0.0).astype(np.float32)
