@@ -16,7 +16,7 @@ needs_scans = pytest.mark.skipif(not (SHARED / "scans").is_dir(), reason="the me
 
 
 def test_obj_reader_takes_every_corner_form(tmp_path):
-    text = "# x\nv 0 0 0\nv 1 0 0 0.5 0.5 0.5\nv 0 1 0\nvt 0.25 0.75\nvt 1 0\nf 1/1 2/2/1 3/1\nf 3//4 2 1\n"
+    text = "# x\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0.25 0.75\nvt 1 0\nf 1/1 2/2/1 3/1\nf 3//4 2 1\n"
     (tmp_path / "a.obj").write_text(text)
     vertices, triangles, uv, uv_triangles = read_obj(tmp_path / "a.obj")
     assert vertices.tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0]]

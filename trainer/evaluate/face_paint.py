@@ -87,7 +87,8 @@ class Canvas:
         """x and y in millimetres of every texel, each (H, W)."""
         x = self.low[0] + (np.arange(self.width) + 0.5) / TEXELS_PER_MM
         y = self.high[1] - (np.arange(self.height) + 0.5) / TEXELS_PER_MM
-        return np.meshgrid(x, y)
+        across, down = np.meshgrid(x, y)
+        return across, down
 
 
 def paint_face(canvas: Canvas, contours: Contours, tone: int, rng: np.random.Generator) -> np.ndarray:

@@ -8,6 +8,7 @@ Symbols: N photos, I identity modes, V vertices, P people.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,12 +33,14 @@ PHOTO_SETS = {
 IDENTITY_SET = "identity"
 IDENTITY_FOLDERS = ("photos/london/neutral", "photos/london/smiling")
 
+NOTHING = np.zeros(0)
+
 
 @dataclass(frozen=True)
 class PhotoResult:
     """What became of one real photo.
 
-    ``error`` is the sentence that says why there is no head, with every other figure None then.
+    ``error`` is the sentence that says why there is no head; the figures are NaN and empty then.
     ``median_relative`` and ``rms_relative``: distance of projected and detected landmarks over the
     height of the face. ``identity`` and ``sigma_identity`` (I,). ``face`` (V', 3) the neutral face
     inside the NoW crop, moved and scaled onto the mean face, metres. ``distance`` metres from the
@@ -46,12 +49,12 @@ class PhotoResult:
 
     name: str
     error: str | None = None
-    median_relative: float | None = None
-    rms_relative: float | None = None
-    identity: np.ndarray | None = None
-    sigma_identity: np.ndarray | None = None
-    face: np.ndarray | None = None
-    distance: float | None = None
+    median_relative: float = math.nan
+    rms_relative: float = math.nan
+    identity: np.ndarray = NOTHING
+    sigma_identity: np.ndarray = NOTHING
+    face: np.ndarray = NOTHING
+    distance: float = math.nan
 
 
 def photo_paths(set_name: str, data: Path) -> list[Path]:

@@ -106,7 +106,7 @@ def _sample(texture: np.ndarray, texel: np.ndarray) -> np.ndarray:
     return np.stack([map_coordinates(texture[..., band], where, order=1, mode="nearest") for band in range(3)], axis=1)
 
 
-def _backdrop(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+def _backdrop(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """(H, W, 3) linear light: a plain wall, a little darker towards one side."""
     colour = rng.uniform(0.15, 0.55) * rng.uniform(0.85, 1.15, 3)
     slope = np.linspace(1.0, rng.uniform(0.6, 1.0), shape[1])[None, :, None]

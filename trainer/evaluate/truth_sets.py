@@ -124,21 +124,20 @@ def _existing(folder: Path) -> Path:
 def read_obj(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Vertices (V, 3), triangles (T, 3), texture coordinates (U, 2) and their indices (T, 3), in the file's unit.
 
-    Only what the scans use; texture indices are zeros where the file has none.
+    Only what the scans use: triangles, and one form of corner throughout a file. Texture indices are
+    zeros where the file has none.
     """
     text = path.read_text()
-    vertices = _numbers(text, r"^v (.+)$", 3)
-    uv = _numbers(text, r"^vt (.+)$", 2)
-    corners = [line.split() for line in re.findall(r"^f (.+)$", text, re.MULTILINE)]
-    fields = np.array(
-        [[[int(part or 1) for part in [*corner.split("/"), "1"][:2]] for corner in face] for face in corners]
-    )
-    return vertices, fields[..., 0] - 1, uv if len(uv) else np.zeros((1, 2)), fields[..., 1] - 1
-
-
-def _numbers(text: str, pattern: str, width: int) -> np.ndarray:
-    rows = re.findall(pattern, text, re.MULTILINE)
-    return np.array([row.split()[:width] for row in rows], np.float64)
+    rows = {key: re.findall(rf"^{key} (.+)$", text, re.MULTILINE) for key in ("v", "vt", "f")}
+    vertices = np.array(" ".join(rows["v"]).split(), np.float64).reshape(len(rows["v"]), -1)[:, :3]
+    uv = np.zeros((1, 2))
+    if rows["vt"]:
+        uv = np.array(" ".join(rows["vt"]).split(), np.float64).reshape(len(rows["vt"]), -1)[:, :2]
+    corners = " ".join(rows["f"]).split()
+    first = [corner.split("/") for corner in corners]
+    triangles = np.array([int(parts[0]) for parts in first]).reshape(-1, 3) - 1
+    uv_triangles = np.array([int((parts[1] if len(parts) > 1 else "") or 1) for parts in first]).reshape(-1, 3) - 1
+    return vertices, triangles, uv, uv_triangles
 
 
 def frontal(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
