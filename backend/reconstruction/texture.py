@@ -35,6 +35,11 @@ MEMBRANE_SMOOTHNESS = 0.08
 MEMBRANE_ANCHOR = 6e-4
 # Mirrored colours also hold by themselves, weakly: their gradients alone could drift.
 MIRROR_HOLD = 0.02
+# Completed skin keeps to the membrane of plain skin; a lip's red fades into it over about
+# sqrt(0.08 / 0.02) = 2 edges.
+SKIN_HOLD = 0.02
+# Square root of light this much darker than the tone (log) no longer counts as plain skin.
+PLAIN_SKIN = 0.25
 
 
 def bake_texture(
@@ -155,17 +160,30 @@ def complete(colors: np.ndarray, seen: np.ndarray, skin: SkinModel, surface: Sur
     known = surface.trust * seen
     if known.sum() > 1.0:
         tone = np.exp(np.average(np.log(np.maximum(colors, 1e-3)), axis=0, weights=known))
-    guide, guide_weight = None, None
-    data, weight = colors, seen**2
+    # First the skin alone: lashes, brows, lips and beards must not bleed into what was not seen.
+    darker = np.maximum(np.log(tone) - np.log(np.maximum(colors, 1e-3)), 0.0).mean(axis=1)
+    plain = seen**2 * (1.0 - surface.feature) ** 2 * np.exp(-((darker / PLAIN_SKIN) ** 2))
+    skin_base = solve_membrane(surface, colors, plain, MEMBRANE_SMOOTHNESS, tone, MEMBRANE_ANCHOR)
+    # Then everything, held to that skin wherever neither side was seen.
+    guide, guide_weight = None, np.zeros(len(colors))
+    data, weight = seen[:, None] ** 2 * colors, seen**2
     if surface.mirror[0] >= 0:
         guide = colors[surface.mirror]
         guide_weight = (1.0 - seen) * seen[surface.mirror]
-        held = MIRROR_HOLD * guide_weight
-        total = np.maximum(weight + held, 1e-12)
-        data = (weight[:, None] * colors + held[:, None] * guide) / total[:, None]
-        weight = weight + held
+        data = data + MIRROR_HOLD * guide_weight[:, None] * guide
+        weight = weight + MIRROR_HOLD * guide_weight
+    hold = SKIN_HOLD * (1.0 - seen) * (1.0 - guide_weight)
+    data = (data + hold[:, None] * skin_base) / np.maximum(weight + hold, 1e-9)[:, None]
     base = solve_membrane(
-        surface, data, weight, MEMBRANE_SMOOTHNESS, tone, MEMBRANE_ANCHOR, guide=guide, guide_weight=guide_weight
+        surface,
+        data,
+        weight + hold,
+        MEMBRANE_SMOOTHNESS,
+        tone,
+        1e-6,
+        guide=guide,
+        guide_weight=guide_weight,
+        start=np.where((seen > 0.5)[:, None], colors, skin_base),
     )
     return np.clip(base, 0.02, 1.0)
 

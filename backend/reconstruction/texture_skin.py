@@ -62,7 +62,7 @@ SMALLEST_OCCLUDER = 7e-3
 NARROWEST_SKIN = 6e-3
 
 # Skin this close to what was rejected is left out too (metres).
-RIM = 2.2e-3
+RIM, FEATURE_RIM = 4.0e-3, 1.5e-3
 
 # Standard deviation of the blend between what is taken and what is completed (metres).
 BLEND = 1.4e-3
@@ -207,8 +207,9 @@ def skin_weight(
     likely = _without_slivers(likely, feature, metres_per_pixel)
     likely = _keep_connected(likely, (seed > 0.5) & (view.weight > 0.5))
     # A little less on every side: the rim of a strand of hair is half skin, and hair shades what it touches.
-    width = max(3, round(2 * RIM / metres_per_pixel)) | 1
-    likely = cv2.erode(likely, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)))
+    likely = np.where(
+        feature > 0.2, _eroded(likely, FEATURE_RIM / metres_per_pixel), _eroded(likely, RIM / metres_per_pixel)
+    )
     likely = cv2.GaussianBlur(likely, (0, 0), max(1.0, BLEND / metres_per_pixel))
     # Little prior belief asks for more likelihood, and full likelihood on the scalp is still not enough.
     return np.clip(ramp(likely, 0.35, 0.9) * ramp(take, 0.05, 0.5), 0.0, 1.0).astype(np.float32)
@@ -260,6 +261,11 @@ def _without_slivers(likely: np.ndarray, feature: np.ndarray, metres_per_pixel: 
     width = max(3, round(NARROWEST_SKIN / metres_per_pixel)) | 1
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
     return np.where(feature > 0.2, likely, cv2.morphologyEx(likely, cv2.MORPH_OPEN, disk))
+
+
+def _eroded(likely: np.ndarray, radius: float) -> np.ndarray:
+    width = max(3, round(2 * radius)) | 1
+    return cv2.erode(likely, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)))
 
 
 def _keep_connected(likely: np.ndarray, seeds: np.ndarray) -> np.ndarray:
