@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +33,6 @@ PHOTO_SETS = {
 IDENTITY_SET = "identity"
 IDENTITY_FOLDERS = ("photos/london/neutral", "photos/london/smiling")
 
-NOTHING = np.zeros(0)
-
 
 @dataclass(frozen=True)
 class PhotoResult:
@@ -51,9 +49,9 @@ class PhotoResult:
     error: str | None = None
     median_relative: float = math.nan
     rms_relative: float = math.nan
-    identity: np.ndarray = NOTHING
-    sigma_identity: np.ndarray = NOTHING
-    face: np.ndarray = NOTHING
+    identity: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    sigma_identity: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    face: np.ndarray = field(default_factory=lambda: np.zeros(0))
     distance: float = math.nan
 
 
