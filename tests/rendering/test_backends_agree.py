@@ -48,6 +48,14 @@ def test_soups(backend: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("backend", FAST)
+def test_corners_and_edges_on_pixel_centres(backend: str) -> None:
+    """Where the top-left rule decides."""
+    scene = soup(12, batch=2, size=8.0)
+    scene.vertices[..., :2] = scene.vertices[..., :2].floor() + 0.5
+    assert_same(scene, backend)
+
+
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("cull", ["none", "back"])
 def test_closed_surface(backend: str, cull: str) -> None:
     assert_same(ball(batch=2), backend, cull)
@@ -149,7 +157,9 @@ from raster_scenes import Scene, soup
 from backend.rendering import cuda_backend, torch_backend
 cuda_backend.WINDOW = 8  # more windows than one per triangle
 scene = soup(7, batch=2, count=40, height=21, width=26, size=6.0)
-for cull in (False, True):
+on_centres = Scene(scene.vertices.clone(), scene.triangles, scene.height, scene.width)
+on_centres.vertices[..., :2] = on_centres.vertices[..., :2].floor() + 0.5
+for scene, cull in ((scene, False), (on_centres, True)):
     arguments = (scene.vertices, scene.triangles, scene.height, scene.width, cull)
     expected = torch_backend.find_triangles(*arguments)
     assert (expected >= 0).float().mean() > 0.1
