@@ -107,28 +107,18 @@ def paint(atlas: Atlas, view: View, layers: Layers, camera_points: np.ndarray) -
     starts = np.concatenate([[0], np.cumsum(sizes.prod(axis=1))]).astype(np.int64)
     flat = np.concatenate([level.reshape(-1, 3) for level in photos])
     size = atlas.triangle.shape[0]
-    color = np.zeros((size, size, 3), np.uint8)
-    confidence = np.zeros((size, size), np.uint8)
-    to_photo = np.array([view.pixels.shape[1] / view.image.shape[1], view.pixels.shape[0] / view.image.shape[0]])
+    color, confidence = np.zeros((size, size, 3), np.uint8), np.zeros((size, size), np.uint8)
+    to_photo = np.array(view.pixels.shape[1::-1]) / view.image.shape[1::-1]
+
+    def floats(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(np.ascontiguousarray(array, np.float32) for array in arrays)
+
     arrays = (
-        atlas.triangle,
-        atlas.barycentric,
-        atlas.surface.triangles,
-        atlas.surface.mirror,
-        np.ascontiguousarray(camera_points, np.float32),
-        np.ascontiguousarray(view.facing, np.float32),
-        levels,
-        flat,
-        starts,
-        sizes,
-        to_photo.astype(np.float32),
-        np.ascontiguousarray(view.coverage.depth),
-        np.ascontiguousarray(layers.weight, np.float32),
-        np.ascontiguousarray(layers.base, np.float32),
-        np.ascontiguousarray(layers.gain, np.float32),
-        np.ascontiguousarray(layers.grain, np.float32),
-        SQRT_OF_BYTE,
-        BYTE_OF_SQRT,
+        (atlas.triangle, atlas.barycentric, atlas.surface.triangles, atlas.surface.mirror, levels),
+        floats(camera_points, view.facing, view.coverage.depth, to_photo),
+        (flat, starts, sizes),
+        floats(layers.weight, layers.base, layers.gain, layers.grain),
+        (SQRT_OF_BYTE, BYTE_OF_SQRT),
         color,
         confidence,
     )
@@ -196,41 +186,46 @@ def _sample(flat, starts, sizes, x, y, level, wx, wy, out):
                 out[c] += w * flat[base, c]
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _surface_point(corner, share, points, facing):
+    """Where a point of a triangle is in the photo: x, y, depth, cosine. Corners weigh by their depth."""
+    depth, x, y, cosine = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    for k in range(3):
+        q = share[k] * points[corner[k], 2]
+        depth += q
+        x += q * points[corner[k], 0]
+        y += q * points[corner[k], 1]
+        cosine += share[k] * facing[corner[k]]
+    return x / depth, y / depth, depth, cosine
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _between(corner, share, values, c):
+    """Channel c of per-vertex values at a point of a triangle."""
+    return share[0] * values[corner[0], c] + share[1] * values[corner[1], c] + share[2] * values[corner[2], c]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _root_of(value, sqrt_of_byte):
+    """Square root of light of an sRGB value between bytes."""
+    value = min(max(value, np.float32(0.0)), np.float32(255.0))
+    low = min(int(value), 254)
+    part = value - low
+    return sqrt_of_byte[low] * (1 - part) + sqrt_of_byte[low + 1] * part
+
+
 @njit(cache=True, nogil=True)
-def _paint(
-    first_row,
-    end_row,
-    triangle,
-    barycentric,
-    triangles,
-    mirror,
-    points,
-    facing,
-    levels,
-    flat,
-    starts,
-    sizes,
-    to_photo,
-    nearest,
-    weight,
-    base,
-    gain,
-    grain,
-    sqrt_of_byte,
-    byte_of_sqrt,
-    color,
-    confidence,
-):
-    size = triangle.shape[1]
-    grain_size = grain.shape[0]
-    wx = np.zeros(4, np.float32)
-    wy = np.zeros(4, np.float32)
-    sample = np.zeros(3, np.float32)
-    mixed = np.zeros(3, np.float32)
-    share = np.zeros(3, np.float32)
-    corner = np.zeros(3, np.int32)
+def _paint(first_row, end_row, atlas, view, photo, layers, tables, color, confidence):
+    triangle, barycentric, triangles, mirror, levels = atlas
+    points, facing, nearest, to_photo = view
+    flat, starts, sizes = photo
+    weight, base, gain, grain = layers
+    sqrt_of_byte, byte_of_sqrt = tables
+    wx, wy = np.zeros(4, np.float32), np.zeros(4, np.float32)
+    sample, mixed, share = np.zeros(3, np.float32), np.zeros(3, np.float32), np.zeros(3, np.float32)
+    own, corner = np.zeros(3, np.int32), np.zeros(3, np.int32)
     for row in range(first_row, end_row):
-        for column in range(size):
+        for column in range(triangle.shape[1]):
             index = triangle[row, column]
             if index < 0:
                 continue
@@ -238,30 +233,16 @@ def _paint(
             share[2] = np.float32(barycentric[row, column, 1] / BARYCENTRIC_SCALE)
             share[0] = np.float32(1.0) - share[1] - share[2]
             for k in range(3):
-                corner[k] = triangles[index, k]
-            speckle = grain[row % grain_size, column % grain_size]
-            for c in range(3):
-                mixed[c] = 0.0
+                own[k] = triangles[index, k]
+                mixed[k] = 0.0
             left = np.float32(1.0)
             for side in range(2):
-                if side == 1:
-                    if left < 0.004 or mirror[corner[0]] < 0:
-                        break
-                    for k in range(3):
-                        corner[k] = mirror[triangles[index, k]]
-                # The projection of a point inside the triangle: corners weigh by their depth.
-                depth = np.float32(0.0)
-                x = np.float32(0.0)
-                y = np.float32(0.0)
-                cosine = np.float32(0.0)
+                # First the point itself, then, for what is left, its mirror point.
+                if side == 1 and (left < 0.004 or mirror[own[0]] < 0):
+                    break
                 for k in range(3):
-                    q = share[k] * points[corner[k], 2]
-                    depth += q
-                    x += q * points[corner[k], 0]
-                    y += q * points[corner[k], 1]
-                    cosine += share[k] * facing[corner[k]]
-                x /= depth
-                y /= depth
+                    corner[k] = own[k] if side == 0 else mirror[own[k]]
+                x, y, depth, cosine = _surface_point(corner, share, points, facing)
                 belief = _belief(x, y, depth, cosine, nearest, weight)
                 if side == 0:
                     confidence[row, column] = np.uint8(255.0 * belief * min(max(cosine, 0.0), 1.0) + 0.5)
@@ -269,26 +250,14 @@ def _paint(
                     continue
                 _sample(flat, starts, sizes, x * to_photo[0], y * to_photo[1], levels[index, side], wx, wy, sample)
                 for c in range(3):
-                    value = min(max(sample[c], np.float32(0.0)), np.float32(255.0))
-                    low = min(int(value), 254)
-                    part = value - low
-                    root = sqrt_of_byte[low] * (1 - part) + sqrt_of_byte[low + 1] * part
-                    here = np.float32(0.0)
-                    factor = np.float32(0.0)
-                    there = np.float32(0.0)
-                    for k in range(3):
-                        factor += share[k] * gain[corner[k], c]
-                        there += share[k] * base[corner[k], c]
-                        here += share[k] * base[triangles[index, k], c]
                     ratio = np.float32(1.0)
                     if side == 1:
-                        ratio = min(max(here / max(there, 1e-3), LEAST_RATIO), MOST_RATIO)
-                    mixed[c] += left * belief * root * factor * ratio
+                        there = max(_between(corner, share, base, c), np.float32(1e-3))
+                        ratio = min(max(_between(own, share, base, c) / there, LEAST_RATIO), MOST_RATIO)
+                    root = _root_of(sample[c], sqrt_of_byte)
+                    mixed[c] += left * belief * root * _between(corner, share, gain, c) * ratio
                 left *= np.float32(1.0) - belief
+            speckle = grain[row % grain.shape[0], column % grain.shape[1]]
             for c in range(3):
-                here = np.float32(0.0)
-                for k in range(3):
-                    here += share[k] * base[triangles[index, k], c]
-                value = mixed[c] + left * here * speckle
-                code = int(min(max(value, 0.0), 1.0) * 8192.0 + 0.5)
-                color[row, column, c] = byte_of_sqrt[code]
+                value = mixed[c] + left * _between(own, share, base, c) * speckle
+                color[row, column, c] = byte_of_sqrt[int(min(max(value, 0.0), 1.0) * 8192.0 + 0.5)]
