@@ -26,8 +26,9 @@ ARKIT_NAMES = (
 # How far an eyeball turns at coefficient 1, degrees: what people reach without turning the head with it.
 LOOK_DEGREES = {"In": 30.0, "Out": 30.0, "Up": 25.0, "Down": 28.0}
 
-# Share of the identity variance that the kept modes explain.
-KEPT_VARIANCE = 0.995
+# Share of the identity variance that the kept modes explain. 99.5 % would be 52 modes, which miss the
+# source by 0.48 mm on average over random people; 99.95 % are within 0.2 mm.
+KEPT_VARIANCE = 0.9995
 
 # tongueOut in metres: how far the tip travels, how much the body rises to clear the lower teeth and how
 # far the tip hangs below that. It is meant to be mixed with jawOpen.
@@ -116,6 +117,50 @@ def eye_rotation(points: np.ndarray, centre: np.ndarray, direction: str, side: f
     turned = arm * np.cos(angle) + np.cross(axis, arm) * np.sin(angle)
     turned += np.outer(arm @ axis, axis) * (1 - np.cos(angle))
     return turned - arm
+
+
+# Lids closed by the source's blink leave a slit. The upper lid goes on until it reaches this far, metres,
+# below the edge of the lower one.
+LID_OVERLAP = 0.0006
+# Parts of the largest movement: the upper lid's edge moves more, the lower lid's edge less.
+UPPER_MOVES, LOWER_RESTS = 0.5, 0.4
+
+
+def seal_blink(points: np.ndarray, blink: np.ndarray, lids: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Close the slit that a blink leaves: each column of the upper lid moves as much further as it needs.
+
+    Parameters
+    ----------
+    points : (V, 3) float
+        Head at rest, metres.
+    blink : (V, 3) float
+        The shape that closes one eye.
+    lids : (V,) bool
+        Lids of that eye.
+    corners : (2, 3) float
+        Where the lids meet.
+
+    Returns
+    -------
+    (V, 3) the shape with the upper lid's movement scaled by a smooth function of x.
+    """
+    reach = np.linalg.norm(blink, axis=1)
+    closed = points + blink
+    upper = lids & (reach > UPPER_MOVES * reach.max())
+    first, last = corners[np.argsort(corners[:, 0])]
+    line = np.interp(points[:, 0], [first[0], last[0]], [first[1], last[1]])
+    lower = lids & (reach < LOWER_RESTS * reach.max()) & (points[:, 1] < line)
+    x = np.linspace(first[0], last[0], 25)
+    width = 1.5 * (x[1] - x[0])
+    gap = np.zeros(len(x))
+    for k, at in enumerate(x):
+        above, below = upper & (np.abs(closed[:, 0] - at) < width), lower & (np.abs(closed[:, 0] - at) < width)
+        if above.any() and below.any():
+            gap[k] = closed[above, 1].min() - closed[below, 1].max() + LID_OVERLAP
+    more = np.maximum(gap, 0.0) / reach.max()
+    more = np.convolve(np.pad(more, 3, mode="edge"), np.full(7, 1 / 7), mode="valid")
+    fade = np.interp(points[:, 0], [x[0] - 0.01, x[0], x[-1], x[-1] + 0.01], [0.0, 1.0, 1.0, 0.0])
+    return blink * (1 + fade * np.interp(points[:, 0], x, more))[:, None]
 
 
 def tongue_out(points: np.ndarray, along: np.ndarray) -> np.ndarray:

@@ -20,16 +20,21 @@ from trainer.build_model.bases import (
     arkit_shapes,
     eye_rotation,
     identity_modes,
+    seal_blink,
     tongue_out,
     transfer,
 )
 from trainer.build_model.layout import Layout, make_symmetric
+from trainer.build_model.pictures import visible_triangles
 from trainer.build_model.source import Source, read_source
-from trainer.build_model.topology import MOUTH_LABEL, SKIN_LABEL, skin_layout
+from trainer.build_model.topology import MOUTH_LABEL, SKIN_LABEL, neighbour_average, skin_layout
 
 NAME, VERSION = "open-head", "1.0.0"
-LAYOUT_VERTICES = 11200
+LAYOUT_VERTICES = 11000
 MATERIALS = (SKIN, MOUTH, EYES)
+# A square millimetre of the face counts as much as this many of skull, neck and shoulders when identity
+# modes are chosen.
+FACE_WEIGHT = 4.0
 # Tiles of the mouth's texture: lower left corner and size.
 MOUTH_TILES = {
     "socket": ((0.0, 0.5), (0.5, 0.5)),
@@ -38,7 +43,6 @@ MOUTH_TILES = {
     "gums": ((0.5, 0.0), (0.5, 0.5)),
 }
 TILE_MARGIN = 0.02
-FACE_MIDDLE = np.array([0.0, -0.012, 0.11])
 
 ATTRIBUTION = (
     "The default head was learned from samples of ICT-FaceKit light "
@@ -95,7 +99,13 @@ def assemble(samples: Source, say: Callable[[str, float], None] = lambda stage, 
     layout = skin_layout(samples, LAYOUT_VERTICES)
     layout = make_symmetric(layout, layout.weights @ samples.mean)
     mirror = parts.full_mirror(samples)
-    pieces = [make(samples, mirror) for make in (parts.eyeballs, parts.teeth, parts.gums, parts.tongue)]
+    tongue = parts.tongue(samples, mirror)
+    pieces = [
+        parts.eyeballs(samples, mirror),
+        parts.teeth(samples, mirror),
+        parts.gums(samples, mirror, tongue),
+        tongue,
+    ]
     starts = np.cumsum([layout.weights.shape[0]] + [piece.weights.shape[0] for piece in pieces])
     pairs = np.concatenate([layout.mirror] + [piece.mirror + start for piece, start in zip(pieces, starts)])
     weights = vstack([layout.weights] + [piece.weights for piece in pieces]).tocsr()
@@ -103,13 +113,18 @@ def assemble(samples: Source, say: Callable[[str, float], None] = lambda stage, 
     mean = weights @ samples.mean
     mean = 0.5 * (mean + mean[pairs] * [-1.0, 1.0, 1.0])
     say("texture coordinates", 0.1)
-    geometry = join(layout, pieces, starts, mean, pairs)
-    say("bases", 0.2)
     named = {piece.name: slice(start, start + piece.weights.shape[0]) for piece, start in zip(pieces, starts)}
-    area = vertex_area(mean, geometry["faces"][geometry["face_material"] == 0])
-    modes, rotation, share = identity_modes(transfer(weights, samples.identity), area)
-    expression = expressions(samples, weights, mean, named, pieces)
     masks = region_masks(samples, mean, layout, named, pairs)
+    quads = np.concatenate([layout.faces] + [piece.faces + start for piece, start in zip(pieces, starts)])
+    triangles = triangulate(quads)
+    visible = np.zeros(len(mean), bool)
+    visible[np.unique(triangles[visible_triangles(mean, triangles)])] = True
+    geometry = join(layout, pieces, starts, mean, pairs, masks["face"] & visible & visible[pairs])
+    say("bases", 0.2)
+    area = vertex_area(mean, geometry["faces"][geometry["face_material"] == 0])
+    area *= np.where(masks["face"], FACE_WEIGHT, 1.0)
+    modes, rotation, share = identity_modes(transfer(weights, samples.identity), area)
+    expression = expressions(samples, weights, mean, named, pieces, masks["eyelids"])
     info = ModelInfo(
         name=NAME, version=VERSION, licence="MIT", commercial=True,
         terms="Free for any use, paid work included, as long as the notice travels with the model.",
@@ -129,10 +144,12 @@ def assemble(samples: Source, say: Callable[[str, float], None] = lambda stage, 
     return model, {"weights": weights, "rotation": rotation, "share": share}
 
 
-def join(layout: Layout, pieces: list, starts: np.ndarray, mean: np.ndarray, pairs: np.ndarray) -> dict:
+def join(
+    layout: Layout, pieces: list, starts: np.ndarray, mean: np.ndarray, pairs: np.ndarray, face: np.ndarray
+) -> dict:
     """faces, uv, face_uv and face_material of the whole head."""
     skin, socket = layout.faces[layout.label == SKIN_LABEL], layout.faces[layout.label == MOUTH_LABEL]
-    uv, face_uv = charts.skin_chart(skin, mean[: starts[0]], pairs[: starts[0]], FACE_MIDDLE)
+    uv, face_uv = charts.skin_chart(skin, mean[: starts[0]], pairs[: starts[0]], face[: starts[0]])
     disc, disc_faces, _ = charts.disc_chart(socket, mean)
     runs = [(skin, uv, face_uv, SKIN), (socket, tile(disc, "socket"), disc_faces, MOUTH)]
     for piece, start in zip(pieces, starts):
@@ -144,7 +161,9 @@ def join(layout: Layout, pieces: list, starts: np.ndarray, mean: np.ndarray, pai
         "faces": np.concatenate([run[0] for run in runs]).astype(np.int32),
         "uv": np.concatenate([run[1] for run in runs]).astype(np.float32),
         "face_uv": np.concatenate([run[2] + offset for run, offset in zip(runs, offsets)]).astype(np.int32),
-        "face_material": np.concatenate([np.full(len(run[0]), MATERIALS.index(run[3])) for run in runs]).astype(np.uint8),
+        "face_material": np.concatenate([np.full(len(run[0]), MATERIALS.index(run[3])) for run in runs]).astype(
+            np.uint8
+        ),
     }
 
 
@@ -161,7 +180,7 @@ def vertex_area(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return np.bincount(triangles.ravel(), weights=np.repeat(area, 3), minlength=len(points))
 
 
-def expressions(samples: Source, weights, mean: np.ndarray, named: dict, pieces: list) -> np.ndarray:
+def expressions(samples: Source, weights, mean: np.ndarray, named: dict, pieces: list, lids: np.ndarray) -> np.ndarray:
     """(52, V, 3) float32: the source's shapes, rotating eyeballs and the tongue."""
     table = arkit_shapes(samples)
     shapes = transfer(weights, np.einsum("ab,bvc->avc", table, samples.expression))
@@ -174,6 +193,10 @@ def expressions(samples: Source, weights, mean: np.ndarray, named: dict, pieces:
             run = slice(eyes.start, eyes.start + half) if left else slice(eyes.start + half, eyes.stop)
             direction = name.removeprefix("eyeLook").removesuffix("Left").removesuffix("Right")
             shapes[row, run] += eye_rotation(mean[run], centre * [side, 1, 1], direction, side)
+    for name, side in (("eyeBlinkLeft", 1.0), ("eyeBlinkRight", -1.0)):
+        row = ARKIT_NAMES.index(name)
+        corners = samples.mean[samples.landmarks68[[42, 45]]] * [side, 1, 1]
+        shapes[row] = seal_blink(mean, shapes[row].astype(float), lids & (mean[:, 0] * side > 0), corners)
     shapes[ARKIT_NAMES.index("tongueOut"), named["tongue"]] = tongue_out(mean[named["tongue"]], pieces[-1].along)
     return shapes
 
@@ -183,7 +206,11 @@ def region_masks(samples: Source, mean: np.ndarray, layout: Layout, named: dict,
     is_skin = np.zeros(len(mean), bool)
     is_skin[np.unique(layout.faces[layout.label == SKIN_LABEL])] = True
     masks = regions.skin_regions(mean, is_skin, samples.mean[samples.landmarks68])
-    masks = {name: mask & mask[pairs] for name, mask in masks.items()}
+    average = neighbour_average(layout)
+    for name, mask in masks.items():
+        if name not in ("lips", "eyelids"):
+            mask[: len(layout.mirror)] = regions.evened(mask[: len(layout.mirror)], average)
+    masks = {name: mask & mask[pairs] & is_skin for name, mask in masks.items()}
     for name in ("teeth", "gums", "tongue"):
         masks[name] = np.zeros(len(mean), bool)
         masks[name][named[name]] = True

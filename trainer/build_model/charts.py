@@ -2,7 +2,7 @@
 
 The skin is cut along the mid-line from the crown down the back to the neck, laid flat without folds
 (Tutte 1963: a convex boundary and averaged inner points cannot fold), relaxed towards isometry by SLIM
-(Rabinovich et al. 2017, through libigl) with the holes of eyes and mouth filled, made symmetric, and
+(Rabinovich et al. 2017, through libigl) with the holes of eyes and mouth filled and the face favoured, made symmetric, and
 squeezed towards its border so that the face gets most of the texture.
 
 Symbols: V vertices, F quads, U texture coordinates.
@@ -17,9 +17,11 @@ from scipy.sparse.linalg import spsolve
 
 from backend.geometry.mesh import triangulate
 
-SLIM_STEPS = 60
+SLIM_STEPS = 40
+# Pull on the vertices of the face towards where the face alone would lie.
+HOLD = 10.0
 # Decimetres round the middle of the face that are drawn at full size.
-FACE_RADIUS = 0.85
+FACE_RADIUS = 1.15
 MARGIN = 0.01
 
 
@@ -48,7 +50,7 @@ def back_cut(faces: np.ndarray, points: np.ndarray, mirror: np.ndarray) -> np.nd
     while True:
         near = edges[(edges == path[-1]).any(axis=1)].ravel()
         onward = [int(v) for v in near if v not in path]
-        if not onward or points[onward[0], 1] < points[path[-1], 1] and points[path[-1], 1] > 0.08:
+        if not onward or (points[onward[0], 1] < points[path[-1], 1] and points[path[-1], 1] > 0.08):
             return np.array(path[::-1])
         path.append(onward[0])
 
@@ -94,7 +96,7 @@ def tutte(triangles: np.ndarray, points: np.ndarray, border: np.ndarray) -> np.n
     return flat
 
 
-def skin_chart(faces: np.ndarray, points: np.ndarray, mirror: np.ndarray, face_centre: np.ndarray):
+def skin_chart(faces: np.ndarray, points: np.ndarray, mirror: np.ndarray, face: np.ndarray):
     """One symmetric chart of the skin.
 
     Parameters
@@ -104,8 +106,9 @@ def skin_chart(faces: np.ndarray, points: np.ndarray, mirror: np.ndarray, face_c
     points : (V, 3) float
         Mean head.
     mirror : (V,) int
-    face_centre : (3,) float
-        The point of the face that stays unsqueezed.
+    face : (V,) bool
+        What an artist paints most, without what folds inward: it is flattened by itself, and the rest is
+        fitted round it.
 
     Returns
     -------
@@ -120,21 +123,45 @@ def skin_chart(faces: np.ndarray, points: np.ndarray, mirror: np.ndarray, face_c
         rest = np.vstack([rest, rest[loop].mean(axis=0)])
     rest = rest * 10.0  # decimetres: SLIM's line search is tuned to meshes of about unit size
     start = tutte(triangles, rest, loops[-1]) * np.sqrt(_area(rest, triangles) / np.pi)
-    flat = slim(rest, triangles, start)[: len(vertex)]
-    flat = upright(flat, rest[: len(vertex)], pairs)
-    return squeeze(flat, flat[np.linalg.norm(points[vertex] - face_centre, axis=1).argmin()]), face_uv
+    whole = slim(rest, triangles, start)
+    held, goal = face_alone(face_uv, rest, face[vertex], whole)
+    whole = slim(rest, triangles, whole, held, goal)
+    flat = upright(whole[: len(vertex)], rest[: len(vertex)], pairs)
+    return squeeze(flat, 0.5 * (flat[held].min(axis=0) + flat[held].max(axis=0))), face_uv
 
 
-def slim(rest: np.ndarray, triangles: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Relax a flat mesh without folds towards isometry (symmetric Dirichlet energy)."""
+def face_alone(face_uv: np.ndarray, rest: np.ndarray, face: np.ndarray, whole: np.ndarray):
+    """Flatten the face by itself and lay it over where the whole chart has it.
+
+    Returns the vertices (N,) and their places (N, 2).
+    """
+    quads = face_uv[face[face_uv].all(axis=1)]
+    held = np.unique(quads)
+    number = np.full(len(rest), -1)
+    number[held] = np.arange(len(held))
+    triangles = triangulate(number[quads]).astype(np.int64)
+    alone = slim(rest[held], triangles, whole[held])
+    # The rotation that brings the face back over the chart (Kabsch), no scale: both are near isometric.
+    middle, goal = alone.mean(axis=0), whole[held].mean(axis=0)
+    u, _, vt = np.linalg.svd((alone - middle).T @ (whole[held] - goal))
+    return held, (alone - middle) @ u @ vt + goal
+
+
+def slim(rest: np.ndarray, triangles: np.ndarray, start: np.ndarray, held=None, goal=None) -> np.ndarray:
+    """Relax a flat mesh without folds towards isometry (symmetric Dirichlet energy).
+
+    ``held`` (N,) vertices are drawn to ``goal`` (N, 2).
+    """
+    held = np.zeros(0, int) if held is None else held
+    goal = np.zeros((0, 2)) if goal is None else goal
     data = igl.slim_precompute(
         np.asfortranarray(rest),
         np.asfortranarray(triangles, np.int32),
         np.asfortranarray(start),
         igl.MappingEnergyType.SYMMETRIC_DIRICHLET,
-        np.zeros(0, np.int32),
-        np.zeros((0, 2), order="F"),
-        0.0,
+        held.astype(np.int32),
+        np.asfortranarray(goal),
+        HOLD,
     )
     return np.asarray(igl.slim_solve(data, SLIM_STEPS))[:, :2]
 

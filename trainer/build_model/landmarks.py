@@ -37,7 +37,12 @@ INNER_LIPS = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 191, 80, 81, 82,
 FARTHEST_SNAP = 14.0
 
 SKIN_COLOUR, LIP_COLOUR, BROW_COLOUR = (0.80, 0.60, 0.50), (0.66, 0.36, 0.34), (0.30, 0.21, 0.17)
-WHITE, IRIS_COLOUR, PUPIL_COLOUR, MOUTH_COLOUR = (0.93, 0.92, 0.90), (0.33, 0.22, 0.14), (0.04, 0.03, 0.03), (0.28, 0.1, 0.1)
+WHITE, IRIS_COLOUR, PUPIL_COLOUR, MOUTH_COLOUR = (
+    (0.93, 0.92, 0.90),
+    (0.33, 0.22, 0.14),
+    (0.04, 0.03, 0.03),
+    (0.28, 0.1, 0.1),
+)
 PUPIL_SHARE = 0.38
 
 
@@ -63,7 +68,9 @@ def portrait_camera(yaw: float, pitch: float, roll: float, size: int = PICTURE, 
     """A camera that sees the whole face, angles in degrees."""
     rotation = rotation_from_head_euler(yaw, pitch, roll)
     centre = np.array([0.0, 0.0, 0.07])
-    return Camera(intrinsics(2.3 * size, size, size), rotation, np.array([0.0, 0.0, distance]) - rotation @ centre, size, size)
+    return Camera(
+        intrinsics(2.3 * size, size, size), rotation, np.array([0.0, 0.0, distance]) - rotation @ centre, size, size
+    )
 
 
 def vertex_colours(model: FaceModel) -> np.ndarray:
@@ -91,7 +98,9 @@ def portrait(model: FaceModel, vertices: np.ndarray, camera: Camera, colours: np
     picture = interpolate(torch.as_tensor(per_vertex[None], dtype=torch.float32), fragments, triangles)[0].numpy()
     owner = fragments.triangle[0].numpy()
     uv = interpolate(
-        torch.as_tensor(model.uv[None], dtype=torch.float32), fragments, torch.as_tensor(model.triangles_uv.astype(np.int64))
+        torch.as_tensor(model.uv[None], dtype=torch.float32),
+        fragments,
+        torch.as_tensor(model.triangles_uv.astype(np.int64)),
     )[0].numpy()
     material = np.where(owner >= 0, model.triangle_material[owner], 255)
     reach = np.linalg.norm(uv - 0.5, axis=2) / float(model.info.extra["iris_radius_uv"])
@@ -174,6 +183,8 @@ def mediapipe478(model: FaceModel, people: int = PEOPLE, progress=None) -> tuple
     spread = 1000 * np.nanmedian(np.linalg.norm(found - middle, axis=2), axis=0)
     spread = (0.5 * (spread + spread[partner])).astype(np.float32)
     skin, eyes = (model.triangle_material == model.materials.index(name) for name in (SKIN, EYES))
-    face, iris = (closest_embedding(model, middle[part], mask) for part, mask in ((slice(0, 468), skin), (slice(468, 478), eyes)))
+    face, iris = (
+        closest_embedding(model, middle[part], mask) for part, mask in ((slice(0, 468), skin), (slice(468, 478), eyes))
+    )
     corners = np.concatenate([face.corners, iris.corners])
     return Embedding(corners, np.concatenate([face.barycentric, iris.barycentric]), spread), int(seen.sum())

@@ -2,8 +2,8 @@
 
 A chord is the strip of quads that one meets when one leaves every quad through the edge opposite to
 the one entered. Taking a chord out (each edge across it shrinks to a point) leaves a mesh of quads
-only; so does splitting it lengthwise. Every edit here is one of the two, done to a chord and its
-mirror image together, so that quads and symmetry hold by construction.
+only. Every edit is done to a chord and its mirror image together, so that quads and symmetry hold by
+construction.
 
 Symbols: V vertices, F quads, E edges, C chords.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_matrix, csr_matrix, vstack
+from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components
 
 
@@ -79,47 +79,6 @@ def remove_edges(layout: Layout, chords: Chords, gone: np.ndarray) -> Layout:
     mirror = np.empty(clusters, int)
     mirror[label] = label[layout.mirror]
     return compact(Layout(label[layout.faces[kept]], mirror, (average @ layout.weights).tocsr(), layout.label[kept]))
-
-
-def split_edges(layout: Layout, chords: Chords, split: np.ndarray) -> Layout:
-    """Halve the marked edges, (E,) bool, which are all edges of some chords: every quad across becomes two.
-
-    A quad whose four edges are all marked becomes four.
-    """
-    count = layout.weights.shape[0]
-    marked = np.flatnonzero(split)
-    middle = np.full(len(chords.edges), -1)
-    middle[marked] = count + np.arange(len(marked))
-    rows = [layout.weights, (layout.weights[chords.edges[marked, 0]] + layout.weights[chords.edges[marked, 1]]) * 0.5]
-    size = count + len(marked)
-    keys = chords.edges[:, 0].astype(np.int64) * size + chords.edges[:, 1]
-    mirrored = np.sort(layout.mirror[chords.edges[marked]], axis=1)
-    partner = middle[np.searchsorted(keys, mirrored[:, 0].astype(np.int64) * size + mirrored[:, 1])]
-    mirror = np.concatenate([layout.mirror, partner])
-    faces, labels, centres = [], [], []
-    for corners, edge, label in zip(layout.faces, chords.face_edges, layout.label):
-        across, along = split[edge[0]], split[edge[1]]
-        if across and along:
-            centre = size + len(centres)
-            centres.append(corners)
-            m = middle[edge]
-            faces += [(corners[k], m[k], centre, m[k - 1]) for k in range(4)]
-            labels += [label] * 4
-        elif across or along:
-            a, b, c, d = np.roll(corners, 0 if across else -1)
-            low, high = middle[edge[0 if across else 1]], middle[edge[2 if across else 3]]
-            faces += [(a, low, high, d), (low, b, c, high)]
-            labels += [label] * 2
-        else:
-            faces.append(tuple(corners))
-            labels.append(label)
-    if centres:
-        quads = np.array(centres)
-        rows.append(sum((layout.weights[quads[:, k]] for k in range(4)), start=csr_matrix((len(quads), layout.weights.shape[1]))) * 0.25)
-        found = {tuple(sorted(quad)): index for index, quad in enumerate(quads.tolist())}
-        partners = [size + found[tuple(sorted(layout.mirror[quad].tolist()))] for quad in quads]
-        mirror = np.concatenate([mirror, partners])
-    return Layout(np.array(faces), mirror, vstack(rows).tocsr(), np.array(labels))
 
 
 def compact(layout: Layout) -> Layout:

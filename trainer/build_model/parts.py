@@ -8,16 +8,21 @@ Symbols: V vertices, F quads, S source vertices.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.sparse import csr_matrix, vstack
+import pynanoinstantmeshes
+from scipy.sparse import csr_matrix, diags, vstack
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from backend.geometry.mesh import triangulate
+from backend.geometry.mesh import boundary_edges, triangulate
 from trainer.build_model.shrinkwrap import cast_rays, closest_on_surface, rows_on_surface
-from trainer.build_model.source import GUMS_AND_TONGUE, LEFT_EYE_SHELL, MOUTH_SOCKET, TEETH, Source
+from trainer.build_model.source import CENTIMETRE, GUMS_AND_TONGUE, LEFT_EYE_SHELL, MOUTH_SOCKET, TEETH, Source
 
 # Eyeball: quads round the optical axis and the angles of its rings from the front pole, degrees. The
 # third ring is the rim of the iris. It is open at the back, deep in the skull.
@@ -27,8 +32,11 @@ EYE_RINGS = (15.5, 20.0, 24.0, 28.5, 34.0, 41.0, 49.0, 58.0, 68.0, 79.0, 91.0, 1
 IRIS_ANGLE = 20.0
 
 TOOTH_GRID = 4
-GUM_STEPS, GUM_DIRECTIONS = 41, 11
-GUM_REACH = 0.008
+# Instant Meshes is asked for this many vertices in half the gums; its last step makes about four times as
+# many. Gum nearer to the tongue than the clearance is the source's tongue. Border vertices within reach
+# of the mid-plane are laid onto it. Metres.
+GUM_VERTICES = 120
+TONGUE_CLEARANCE, MID_REACH, MID_SLACK = 0.0012, 0.0012, 1e-6
 TONGUE_SEGMENTS, TONGUE_STEPS = 20, 14
 
 
@@ -55,7 +63,12 @@ def full_mirror(source: Source) -> np.ndarray:
 
 
 def both_sides(
-    name: str, faces: np.ndarray, weights: csr_matrix, uvs: tuple[np.ndarray, np.ndarray], face_uv: np.ndarray, mirror: np.ndarray
+    name: str,
+    faces: np.ndarray,
+    weights: csr_matrix,
+    uvs: tuple[np.ndarray, np.ndarray],
+    face_uv: np.ndarray,
+    mirror: np.ndarray,
 ) -> Part:
     """A left piece and its mirror image as one part, each with its own texture coordinates."""
     count = weights.shape[0]
@@ -155,7 +168,9 @@ def tooth_components(source: Source) -> list[np.ndarray]:
     faces = source.part_faces(TEETH)
     triangles = triangulate(faces)
     size = len(source.mean)
-    graph = csr_matrix((np.ones(len(triangles) * 2), (triangles[:, [0, 1]].T.ravel(), triangles[:, [1, 2]].T.ravel())), (size, size))
+    graph = csr_matrix(
+        (np.ones(len(triangles) * 2), (triangles[:, [0, 1]].T.ravel(), triangles[:, [1, 2]].T.ravel())), (size, size)
+    )
     label = connected_components(graph, directed=False)[1][TEETH]
     teeth = [TEETH.start + np.flatnonzero(label == key) for key in np.unique(label)]
     left = [tooth for tooth in teeth if source.mean[tooth, 0].mean() > 0]
@@ -227,56 +242,95 @@ def close_root(triangles: np.ndarray, apex: int) -> tuple[np.ndarray, np.ndarray
     return np.unique(open_edges), np.concatenate([triangles, fan])
 
 
-def gums(source: Source, mirror: np.ndarray) -> Part:
-    """A strip of gum along the roots of each half arch, seen from the outer fold over the ridge to the inside."""
+def gums(source: Source, mirror: np.ndarray, tongue_part: Part) -> Part:
+    """Gums and palate: the source's, without its tongue, remeshed to quads by Instant Meshes (Jakob et al. 2015).
+
+    The left half is remeshed, its cut laid onto the mid-plane, and mirrored; both halves share the
+    vertices of the cut.
+    """
+    triangles = gum_triangles(source, tongue_part)
+    left = triangles[(source.mean[triangles][:, :, 0] > -MID_SLACK).all(axis=1)]
+    used, local = np.unique(left, return_inverse=True)
+    with quiet():
+        vertices, quads = pynanoinstantmeshes.remesh(
+            np.ascontiguousarray(source.mean[used] / CENTIMETRE, np.float32),
+            np.ascontiguousarray(local.reshape(-1, 3), np.uint32),
+            vertex_count=GUM_VERTICES,
+            align_to_boundaries=True,
+            deterministic=True,
+        )
+    quads = np.asarray(quads).astype(int)
+    index, barycentric, _ = closest_on_surface(np.asarray(vertices, float) * CENTIMETRE, source.mean, left)
+    weights = rows_on_surface(left[index], barycentric, len(source.mean))
+    points = weights @ source.mean
+    border = np.zeros(len(points), bool)
+    border[boundary_edges(triangulate(quads))] = True
+    middle = border & (points[:, 0] < MID_REACH)
+    side = diags(np.where(middle, 0.5, 1.0))
+    weights = (side @ weights + diags(np.where(middle, 0.5, 0.0)) @ weights[:, mirror]).tocsr()
+    part = share_middle(weights, quads, middle, mirror)
+    return replace(part, uv=arch_chart(part.weights @ source.mean))
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Send to nowhere what a compiled library writes on the standard output."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(nowhere)
+        os.close(kept)
+
+
+def gum_triangles(source: Source, tongue_part: Part) -> np.ndarray:
+    """Triangles of the source's gums and palate: what does not lie on the tongue and hangs together."""
     triangles = source.part_triangles(GUMS_AND_TONGUE)
-    left = tooth_components(source)
-    faces, weights, charts = [], [], []
-    for upper, arch in ((True, left[: len(left) // 2]), (False, left[len(left) // 2 :])):
-        end = 1.0 if upper else -1.0
-        roots = np.array([source.mean[t][np.argsort(-end * source.mean[t, 1])[: len(t) // 3]].mean(0) for t in arch])
-        line = resample(np.vstack([roots[0] * [0, 1, 1] + [0, 0, 0.0004], roots]), GUM_STEPS // 2 + 1)
-        tangent = np.gradient(line, axis=0) * [1.0, 0, 1.0]
-        tangent[0] = [1.0, 0, 0]
-        tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
-        outward = np.cross([0.0, 1.0, 0.0], tangent)
-        outward *= np.sign((outward * (line - [0, 0, 0.03])).sum(1, keepdims=True))
-        # 0 points at the crowns; the strip leaves out the narrow sector where the teeth stand.
-        turn = np.radians(np.linspace(150.0, -150.0, GUM_DIRECTIONS))
-        crown = np.array([0.0, -end, 0.0])
-        directions = np.cos(turn)[None, :, None] * crown + np.sin(turn)[None, :, None] * outward[:, None]
-        rows = reach_surface(np.repeat(line, GUM_DIRECTIONS, 0), directions.reshape(-1, 3), source, triangles)
-        index = np.arange(len(line) * GUM_DIRECTIONS).reshape(len(line), GUM_DIRECTIONS)
-        quads = np.stack([index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]], axis=-1).reshape(-1, 4)
-        faces.append((quads[:, ::-1] if upper else quads) + sum(w.shape[0] for w in weights))
-        weights.append(rows)
-        along, across = np.meshgrid(np.linspace(0, 1, len(line)), np.linspace(0.01, 0.49, GUM_DIRECTIONS), indexing="ij")
-        charts.append(np.stack([along, across + 0.5 if upper else 0.5 - across], axis=-1).reshape(-1, 2))
-    faces = np.concatenate(faces)
-    return both_sides("gums", faces, vstack(weights).tocsr(), side_by_side(np.concatenate(charts)), faces, mirror)
+    centre = source.mean[triangles].mean(axis=1)
+    tongue_points = tongue_part.weights @ source.mean
+    off = closest_on_surface(centre, tongue_points, triangulate(tongue_part.faces))[2] > TONGUE_CLEARANCE
+    triangles = triangles[off]
+    size = len(source.mean)
+    pairs = (triangles[:, [0, 1]].T.ravel(), triangles[:, [1, 2]].T.ravel())
+    label = connected_components(csr_matrix((np.ones(len(pairs[0])), pairs), (size, size)), directed=False)[1]
+    counts = np.bincount(label[triangles[:, 0]])
+    return triangles[label[triangles[:, 0]] == counts.argmax()].astype(np.int64)
 
 
-def reach_surface(origins: np.ndarray, directions: np.ndarray, source: Source, triangles: np.ndarray) -> csr_matrix:
-    """Rows for the first hit within :data:`GUM_REACH`, else for the surface point nearest to a short step."""
-    hit, barycentric, distance = cast_rays(origins, directions, source.mean, triangles, last=False)
-    far = (hit < 0) | ~(distance < GUM_REACH)
-    targets = origins + directions * 0.4 * GUM_REACH
-    near, near_barycentric, _ = closest_on_surface(targets[far], source.mean, triangles)
-    hit[far], barycentric[far] = near, near_barycentric
-    return rows_on_surface(triangles[hit], barycentric, len(source.mean))
+def share_middle(weights: csr_matrix, quads: np.ndarray, middle: np.ndarray, mirror: np.ndarray) -> Part:
+    """A left half and its mirror image, welded at the vertices of the cut."""
+    count = len(middle)
+    other = np.where(middle, np.arange(count), 0)
+    other[~middle] = count + np.arange((~middle).sum())
+    back = np.concatenate([other, np.flatnonzero(~middle)])
+    right = other[quads][:, [0, 3, 2, 1]]
+    faces = np.concatenate([quads, right])
+    return Part("gums", faces, vstack([weights, weights[~middle][:, mirror]]).tocsr(), back, np.zeros((0, 2)), faces)
 
 
-def resample(line: np.ndarray, count: int) -> np.ndarray:
-    """(N, 3) polyline -> (count, 3) points at equal steps along it."""
-    at = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
-    return np.stack([np.interp(np.linspace(0, at[-1], count), at, line[:, k]) for k in range(3)], axis=1)
+def arch_chart(points: np.ndarray) -> np.ndarray:
+    """(V, 3) -> (V, 2) in the unit square: the angle round the arch against height and depth.
+
+    The inner face of the gums lies above the outer one in the texture by its distance from the front.
+    """
+    axis = np.array([0.0, 0.0, points[:, 2].min()])
+    arm = points - axis
+    angle = np.arctan2(arm[:, 0], arm[:, 2])
+    reach = np.hypot(arm[:, 0], arm[:, 2])
+    chart = np.column_stack([angle, points[:, 1] - 0.5 * reach])
+    low, high = chart.min(axis=0), chart.max(axis=0)
+    return (chart - low) / (high - low)
 
 
 def tongue(source: Source, mirror: np.ndarray) -> Part:
     """The tongue: a dome of quads round a spine in the mid-plane, its tip in front, open at the root."""
     gum_triangles = source.part_triangles(GUMS_AND_TONGUE)
     triangles = np.concatenate([gum_triangles, source.part_triangles(MOUTH_SOCKET)])
-    spine = np.array([[0, -0.0400, 0.075], [0, -0.0430, 0.060], [0, -0.0445, 0.045], [0, -0.0470, 0.028]])
+    spine = np.array([[0, -0.0440, 0.075], [0, -0.0450, 0.060], [0, -0.0465, 0.045], [0, -0.0500, 0.031]])
     grid, faces = dome_grid(TONGUE_SEGMENTS // 4, TONGUE_STEPS)
     ring = grid[:, 2].astype(int)
     around = np.arctan2(grid[:, 1], grid[:, 0])

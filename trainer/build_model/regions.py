@@ -10,10 +10,18 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.interpolate import CubicSpline
+from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
 # Skin behind this plane and between the lips belongs to the inside of the mouth, metres.
 LIP_DEPTH = 0.086
+# An ellipsoid round the left ear and how far from the mid-plane its root lies, metres.
+EAR_CENTRE, EAR_SIZE, EAR_ROOT = np.array([0.079, 0.006, -0.013]), np.array([0.024, 0.036, 0.030]), 0.0655
+# The oval of the face: half its angle round the vertical axis (radians), its middle, its reach up and down.
+FACE_ANGLE, FACE_MIDDLE, FACE_ABOVE, FACE_BELOW = 1.22, 0.01, 0.090, 0.125
+# Where the neck begins at the back.
+NAPE = -0.045
+
 
 def skin_regions(points: np.ndarray, is_skin: np.ndarray, landmarks: np.ndarray) -> dict:
     """Masks on the skin.
@@ -27,38 +35,55 @@ def skin_regions(points: np.ndarray, is_skin: np.ndarray, landmarks: np.ndarray)
         iBUG points on it.
     """
     x, y, z = np.abs(points[:, 0]), points[:, 1], points[:, 2]
-    brow, eye, nose_tip, chin = landmarks[22:27], landmarks[42:48], landmarks[30], landmarks[8]
     folded = np.column_stack([x, y, z])
-    eye_line = cKDTree(_dense(eye[[0, 1, 2, 3, 4, 5, 0]]))
-    brow_line = cKDTree(_dense(brow))
-    to_eye, to_brow = eye_line.query(folded)[0], brow_line.query(folded)[0]
-    in_eye = _inside(folded[:, :2], eye[:, :2]) & (z > 0.05)
-    ear = np.linalg.norm((folded - [0.079, 0.006, -0.013]) / [0.024, 0.036, 0.030], axis=1) < 1
-    ear &= x > 0.0655 + 0.12 * (z + 0.012)
-    mouth_box = landmarks[48:68]
+    brow, eye, chin, mouth = landmarks[22:27], landmarks[42:48], landmarks[8], landmarks[48:68]
+    to_eye = cKDTree(_dense(eye[[0, 1, 2, 3, 4, 5, 0]])).query(folded)[0]
+    to_brow = cKDTree(_dense(brow)).query(folded)[0]
+    in_front = z > 0.05
+    in_eye = _inside(folded[:, :2], eye[:, :2]) & in_front
+    ear = np.linalg.norm((folded - EAR_CENTRE) / EAR_SIZE, axis=1) < 1
+    ear &= x > EAR_ROOT + 0.12 * (z - EAR_CENTRE[2])
+    # The face is an oval of the angle round the vertical axis and of height, cut by the jaw.
+    angle = np.arctan2(x, z + 0.01)
+    jaw = landmarks[8:17]
+    jaw_line = np.interp(x, jaw[:, 0], jaw[:, 1])
+    height = (y - FACE_MIDDLE) / np.where(y > FACE_MIDDLE, FACE_ABOVE, FACE_BELOW)
+    face = ((angle / FACE_ANGLE) ** 3 + np.abs(height) ** 3 < 1) & (y > jaw_line - 0.005) & ~ear
     lips = _inside(points[:, :2], _rounded(landmarks[48:60, :2])) & (z > LIP_DEPTH)
-    mouth = (np.abs(y - mouth_box[:, 1].mean()) < 0.022) & (x < np.abs(mouth_box[:, 0]).max() + 0.008) & (z > 0.06)
-    bridge = landmarks[27]
-    width = np.interp(y, [nose_tip[1] - 0.018, nose_tip[1] - 0.004, nose_tip[1] + 0.01, bridge[1]], [0.015, 0.022, 0.018, 0.0105])
-    nose = (y > landmarks[33, 1] - 0.004) & (y < bridge[1] + 0.004) & (x < width) & (z > 0.075)
+    middle = mouth.mean(axis=0)
+    round_mouth = ((x / 0.037) ** 2.5 + (np.abs(y - middle[1]) / 0.021) ** 2.5 < 1) & (z > 0.06)
+    nose = _nose(x, y, z, landmarks)
     brow_top = np.interp(x, brow[:, 0], brow[:, 1])
-    jaw = landmarks[0:17]
-    jaw_line = np.interp(x, np.sort(np.abs(jaw[8:, 0])), jaw[8:, 1][np.argsort(np.abs(jaw[8:, 0]))])
-    front = (z > 0.012 + 0.25 * np.abs(y - 0.0)) & (x < 0.073) & (y > jaw_line - 0.006) & (y < 0.095)
-    forehead = (y > brow_top + 0.006) & (y < 0.098) & (z > 0.028) & (x < 0.066)
-    brows = (to_brow < 0.008) & (z > 0.05) & (to_eye > 0.006)
-    eyes = ((to_eye < 0.011) | in_eye) & ~brows
-    lids = ((to_eye < 0.0055) | in_eye) & (z > 0.05)
-    cheeks = front & ~nose & ~mouth & ~eyes & ~brows & (y < eye[:, 1].min()) & (y > chin[1] + 0.02) & (x > 0.016)
-    neck = (y < jaw_line - 0.006) & (y < -0.02) | (y < -0.085)
-    neck |= (z < 0.0) & (y < -0.035)
-    neck &= ~ear & ~front & (y > -0.16)
-    scalp = ~front & ~ear & ~neck & ~forehead & (y > -0.05)
+    brows = (to_brow < 0.008) & in_front & (to_eye > 0.006)
+    eyes = ((to_eye < 0.011) | in_eye) & in_front & ~brows & ~nose
+    lids = ((to_eye < 0.0055) | in_eye) & in_front
+    taken = nose | round_mouth | eyes | brows
+    forehead = face & (y > brow_top - 0.004) & ~taken
+    cheeks = face & ~taken & ~forehead & (x > 0.012) & (y > chin[1] + 0.022) & (y < eye[:, 1].max())
+    below = (y < jaw_line - 0.005) | (z < 0.01) & (y < NAPE + 0.5 * z)
+    neck = below & ~ear & ~face & (y < -0.015) & (y > -0.16)
+    scalp = ~face & ~ear & ~neck & (y > -0.075)
     masks = {
-        "nose": nose, "mouth": mouth, "lips": lips, "eyes": eyes, "eyelids": lids, "brows": brows,
-        "forehead": forehead, "cheeks": cheeks, "ears": ear, "neck": neck, "scalp": scalp, "face": front | forehead,
+        "nose": nose, "mouth": round_mouth | lips, "lips": lips, "eyes": eyes, "eyelids": lids, "brows": brows,
+        "forehead": forehead, "cheeks": cheeks, "ears": ear, "neck": neck, "scalp": scalp, "face": face,
     }  # fmt: skip
     return {name: mask & is_skin for name, mask in masks.items()}
+
+
+def _nose(x: np.ndarray, y: np.ndarray, z: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """(V,) bool: a wedge that widens from the bridge to the wings."""
+    bridge, tip, below = landmarks[27], landmarks[30], landmarks[33]
+    heights = [tip[1] - 0.018, tip[1] - 0.004, tip[1] + 0.01, bridge[1]]
+    width = np.interp(y, heights, [0.015, 0.022, 0.018, 0.0105])
+    return (y > below[1] - 0.004) & (y < bridge[1] + 0.004) & (x < width) & (z > 0.075)
+
+
+def evened(mask: np.ndarray, average: csr_matrix, passes: int = 3) -> np.ndarray:
+    """(V,) bool with less ragged borders: each vertex goes with the majority of itself and its neighbours."""
+    value = mask.astype(float)
+    for _ in range(passes):
+        value = ((0.4 * value + 0.6 * (average @ value)) > 0.5).astype(float)
+    return value > 0.5
 
 
 def _dense(line: np.ndarray, per_step: int = 24) -> np.ndarray:

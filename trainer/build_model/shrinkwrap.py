@@ -14,7 +14,9 @@ RAYS_AT_ONCE = 256
 EDGE_SLACK = 1e-7
 
 
-def cast_rays(origins: np.ndarray, directions: np.ndarray, points: np.ndarray, triangles: np.ndarray, last: bool = True):
+def cast_rays(
+    origins: np.ndarray, directions: np.ndarray, points: np.ndarray, triangles: np.ndarray, last: bool = True
+):
     """First or last hit of rays with a mesh (Moeller and Trumbore 1997, every ray against every triangle).
 
     Parameters
@@ -73,7 +75,9 @@ def closest_on_surface(targets: np.ndarray, points: np.ndarray, triangles: np.nd
     import igl
 
     squared, triangle, nearest = igl.point_mesh_squared_distance(
-        np.ascontiguousarray(targets, float), np.ascontiguousarray(points, float), np.ascontiguousarray(triangles, np.int64)
+        np.ascontiguousarray(targets, float),
+        np.ascontiguousarray(points, float),
+        np.ascontiguousarray(triangles, np.int64),
     )
     a, b, c = (points[triangles[triangle, k]] for k in range(3))
     return triangle, barycentric_of(nearest, a, b, c), np.sqrt(squared)
