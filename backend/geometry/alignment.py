@@ -39,15 +39,15 @@ def fit_similarity(
         Solve the scale too; otherwise it is 1.
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
-    weights = np.ones(len(source)) if weights is None else np.asarray(weights, np.float64)
-    weights = weights / weights.sum()
-    source_mean, target_mean = weights @ source, weights @ target
+    given = np.ones(len(source)) if weights is None else np.asarray(weights, np.float64)
+    share = given / given.sum()
+    source_mean, target_mean = share @ source, share @ target
     source_centred, target_centred = source - source_mean, target - target_mean
-    covariance = (target_centred * weights[:, None]).T @ source_centred
+    covariance = (target_centred * share[:, None]).T @ source_centred
     u, singular, vt = np.linalg.svd(covariance)
     # Umeyama's S matrix: forbids a mirror image, which plain Procrustes would happily return.
     signs = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
     rotation = (u * signs) @ vt
-    variance = weights @ (source_centred**2).sum(axis=1)
+    variance = share @ (source_centred**2).sum(axis=1)
     scale = float((singular * signs).sum() / variance) if with_scale else 1.0
     return Similarity(scale, rotation, target_mean - scale * rotation @ source_mean)

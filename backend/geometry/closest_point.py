@@ -6,7 +6,7 @@ Symbols: V vertices, T triangles, N query points.
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]
 
 # How many nearest vertices nominate their triangles. On meshes with triangles of similar size eight
 # is past what is needed; the exhaustive twin in the tests holds it to that.
