@@ -32,8 +32,10 @@ CROP_CENTRE = 0.3
 CROP_RADIUS = 1.4
 
 # The refinement stops when no coordinate of any mesh point near the face moves by more than this
-# (metres): a ten-thousandth of a millimetre, far below any printed digit.
+# (metres): a ten-thousandth of a millimetre, far below any printed digit; or when a step lowers the sum
+# of squares by less than this share of it.
 CONVERGED = 1e-7
+SMALL_GAIN = 1e-10
 MAX_ITERATIONS = 100
 ROUGH_STRIDE = 5
 
@@ -195,11 +197,12 @@ def refine(points: np.ndarray, tree: SurfaceTree, start: Similarity, with_scale:
         step = -np.linalg.solve(normal + damping * np.diag(np.diag(normal)), gradient)
         proposed = _moved(current, step, centre)
         trial, trial_jacobian, trial_guess = _linearise(points, tree, proposed, centre, guess)
-        if trial @ trial <= residuals @ residuals:
+        before, after = residuals @ residuals, trial @ trial
+        if after <= before:
             current, residuals, jacobian, guess = proposed, trial, trial_jacobian, trial_guess
             damping = max(damping / 10.0, 1e-9)
             turn = np.abs(step[:3]).max() + (abs(step[6]) if with_scale else 0.0)
-            if np.abs(step[3:6]).max() + turn * reach < CONVERGED:
+            if np.abs(step[3:6]).max() + turn * reach < CONVERGED or before - after < SMALL_GAIN * before:
                 break
         else:
             damping *= 10.0
