@@ -143,8 +143,9 @@ def complain(message: str) -> None:
 
 
 def say(line: str) -> None:
-    """One line on stdout."""
-    sys.stdout.write(f"{line}\n")
+    """One line on stdout; characters that the terminal cannot show are written as escapes."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
     sys.stdout.flush()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import bad_photos as photos
@@ -166,6 +168,17 @@ def test_photos_of_one_name_get_folders_of_their_own(mgcface, warm, tmp_path):
     sources = (tmp_path / "a" / "me.jpg", tmp_path / "b" / "me.jpg")
     assert mgcface("reconstruct", *sources, "--out", tmp_path / "out", "--formats", "json") == 0
     assert folders(tmp_path / "out") == ["me", "me_2"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has file names that are not text")
+def test_a_file_name_that_is_no_text(mgcface, warm, tmp_path, capfd):
+    name = os.fsdecode(b"caf\xe9 \x1b.jpg")
+    shutil.copy(photos.EXAMPLE, tmp_path / name)
+    out = tmp_path / "out"
+    assert mgcface("reconstruct", tmp_path / name, "--out", out, "--formats", "json,glb,obj", "--json") == 0
+    (result,) = json.loads(capfd.readouterr().out)["results"]
+    assert result["photo"] == str(tmp_path / name)
+    assert len(folders(out)) == 1
 
 
 def test_folder_names_never_meet():
