@@ -39,7 +39,7 @@ SYNTHETIC_PEOPLE, SYNTHETIC_SIZE = 50, 640
 
 # Vertex numbers on the meshmonk topology, read off curvature pictures of the mean of the 45 faces (lid
 # margins and lip line are where the colour changes from convex to concave). A landmark model
-# registered onto six of the faces puts its own points within 1.5 mm of these.
+# registered onto six of the faces puts its own points within 2.5 mm of these.
 # Order of now_protocol.LANDMARKS.
 MESHMONK_LANDMARKS = np.array([1369, 2544, 4615, 5790, 3579, 2247, 4912])
 MESHMONK_CONTOURS = {
