@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -42,6 +43,8 @@ def constraints() -> list[str]:
 
 
 def tracked_files() -> list[Path]:
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
     answer = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     if answer.returncode != 0:
         pytest.skip("not a git checkout")

@@ -18,7 +18,7 @@ PhotoDisplay = Callable[[int, str, float], None]
 @contextmanager
 def fraction_bar(title: str, quiet: bool = False) -> Iterator[FractionDisplay | None]:
     """Gives ``show(fraction done in [0, 1], what is being done)``."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or not somebody_looks():
         yield None
         return
     with bar() as progress:
@@ -33,7 +33,7 @@ def fraction_bar(title: str, quiet: bool = False) -> Iterator[FractionDisplay | 
 @contextmanager
 def photo_bar(names: Sequence[str], quiet: bool = False) -> Iterator[PhotoDisplay | None]:
     """Gives ``show(photo index, stage, fraction of this photo)``: one bar over all photos."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or not somebody_looks():
         yield None
         return
     done = [0.0] * len(names)
@@ -46,6 +46,10 @@ def photo_bar(names: Sequence[str], quiet: bool = False) -> Iterator[PhotoDispla
             progress.update(task, completed=sum(done), description=plain(f"{count} {names[index]}: {stage}"))
 
         yield show
+
+
+def somebody_looks() -> bool:
+    return sys.stderr.isatty()
 
 
 def bar() -> Any:

@@ -50,6 +50,8 @@ def run(request: Request, interrupt: Interrupt) -> int:
             request.photos, all_faces=request.all_faces, progress=display, cancel=interrupt.heard
         )
         for outcome in outcomes:
+            if display:  # also fills the part of a photo that failed
+                display(outcome.index, "write", 1.0)
             result = finish(outcome, request, folders, formats)
             results.append(result)
             tell(result, request)
