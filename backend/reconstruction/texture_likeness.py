@@ -20,7 +20,7 @@ LOG_OF_BYTE = np.log(LINEAR_OF_BYTE + np.float32(DARKEST)).astype(np.float32)
 
 # Where a feature or a beard is allowed fully, it may be this many times darker (in spreads), a feature
 # this much brighter, and their hues this much farther off: towards red, where lips go, or elsewhere.
-FREE_DARK, FREE_BRIGHT, FREE_RED, FREE_HUE_FEATURE, FREE_HUE_BEARD = 5.0, 2.0, 2.0, 0.5, 1.0
+FREE_DARK, FREE_BRIGHT, FREE_RED, FREE_HUE_FEATURE, FREE_HUE_BEARD = 5.0, 0.5, 2.0, 0.5, 1.0
 
 
 def log_light(srgb: np.ndarray) -> np.ndarray:

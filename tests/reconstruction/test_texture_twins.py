@@ -13,7 +13,7 @@ from texture_scene import Scene, camera, head, person, photograph
 
 from backend.geometry.mesh import edges
 from backend.reconstruction.texture import bake_texture, prepare_layers
-from backend.reconstruction.texture_atlas import BARYCENTRIC_SCALE, atlas_of, nearest_inside, surface_of
+from backend.reconstruction.texture_atlas import BARYCENTRIC_SCALE, atlas_of, nearest_inside, ramp, surface_of
 from backend.reconstruction.texture_fill import solve_membrane
 from backend.reconstruction.texture_kernel import (
     BYTE_OF_SQRT,
@@ -37,7 +37,7 @@ from backend.reconstruction.texture_likeness import (
     distance_from_colors,
     distance_from_skin,
 )
-from backend.reconstruction.texture_view import look
+from backend.reconstruction.texture_view import OPENING_RAMP, OUTLINE_RAMP, look
 from backend.rendering.tone import linear_to_srgb8, srgb_to_linear
 
 RNG = np.random.default_rng(0)
@@ -146,6 +146,37 @@ def prepared():
     atlas = atlas_of(model, 1024)
     seen = look(photo, view, model, atlas.surface, person(), None)
     return atlas, seen, prepare_layers(seen, view, model, atlas.surface)
+
+
+def test_pixels_near_lines_are_not_trusted():
+    """Outline, steps in depth and openings, each found and measured by brute force."""
+    model, view = head(), camera(30)
+    photo = photograph(Scene(), view)
+    seen = look(photo, view, model, surface_of(model), person(), None)
+    metres_per_pixel = float(np.median(seen.depth)) / (view.focal_px * seen.scale)
+    slot = np.where(seen.coverage.triangle >= 0, model.triangle_material[seen.coverage.triangle], 255)
+    assert (seen.weight[slot != model.materials.index("skin")] == 0).all()
+    for barrier, ramp_metres in ((slot == 255, OUTLINE_RAMP), ((slot == 1) | (slot == 2), OPENING_RAMP)):
+        metres = (scipy.ndimage.distance_transform_edt(~barrier) - 0.5) * metres_per_pixel
+        # OpenCV's distance is within 2 % of the Euclidean one.
+        assert (seen.weight <= ramp(1.03 * metres, *ramp_metres) + 1e-3).all()
+    depth = seen.coverage.depth
+    step = np.zeros(depth.shape, bool)
+    cliff = 12e-3
+    for row, column in np.argwhere(np.isfinite(depth[1:-1, 1:-1])) + 1:
+        around = depth[[row - 1, row + 1, row, row], [column, column, column - 1, column + 1]]
+        step[row, column] = (np.abs(around[np.isfinite(around)] - depth[row, column]) > cliff).any()
+    assert step.sum() > 20 and (seen.weight[step] == 0).all()
+    assert (seen.weight > 0.99).sum() > 0.2 * (slot == 0).sum()
+
+
+@pytest.mark.parametrize("regions", [head().regions, {}])
+def test_the_scalp_is_not_taken_and_the_face_is(regions):
+    surface = surface_of(head().replaced(regions=regions))
+    named = head().regions
+    assert surface.take[named["scalp"]].mean() < 0.08
+    assert surface.take[named["cheeks"] & ~named["ears"]].mean() > 0.6
+    assert surface.take[named["lips"] & surface.skin].min() > 0.9
 
 
 def slow_belief(x, y, depth, facing, nearest, weight):
