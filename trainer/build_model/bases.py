@@ -32,7 +32,7 @@ KEPT_VARIANCE = 0.9995
 
 # tongueOut in metres: how far the tip travels, how much the body rises to clear the lower teeth and how
 # far the tip hangs below that. It is meant to be mixed with jawOpen.
-TONGUE_FORWARD, TONGUE_RISE, TONGUE_HANG, TONGUE_FLATTEN = 0.045, 0.006, 0.010, 0.35
+TONGUE_FORWARD, TONGUE_RISE, TONGUE_HANG, TONGUE_FLATTEN = 0.045, 0.009, 0.010, 0.35
 
 
 def transfer(weights: csr_matrix, modes: np.ndarray) -> np.ndarray:

@@ -136,7 +136,8 @@ def assemble(samples: Source, say: Callable[[str, float], None] = lambda stage, 
         },
     )  # fmt: skip
     model = FaceModel(
-        info=info, mean=mean.astype(np.float32), identity=modes, expression=expression, expression_names=tuple(ARKIT_NAMES),
+        info=info, mean=mean.astype(np.float32), identity=modes, expression=expression,
+        expression_names=tuple(ARKIT_NAMES),
         materials=MATERIALS, regions=masks, landmarks={}, mirror=pairs.astype(np.int32), **geometry,
     )  # fmt: skip
     points68 = landmarks.ibug68(model, samples.mean[samples.landmarks68])
@@ -211,6 +212,9 @@ def region_masks(samples: Source, mean: np.ndarray, layout: Layout, named: dict,
         if name not in ("lips", "eyelids"):
             mask[: len(layout.mirror)] = regions.evened(mask[: len(layout.mirror)], average)
     masks = {name: mask & mask[pairs] & is_skin for name, mask in masks.items()}
+    # Evening out may have made neighbours overlap.
+    masks["mouth"] &= ~masks["nose"]
+    masks["scalp"] &= ~(masks["face"] | masks["ears"] | masks["neck"])
     for name in ("teeth", "gums", "tongue"):
         masks[name] = np.zeros(len(mean), bool)
         masks[name][named[name]] = True

@@ -2,8 +2,8 @@
 
 The skin is cut along the mid-line from the crown down the back to the neck, laid flat without folds
 (Tutte 1963: a convex boundary and averaged inner points cannot fold), relaxed towards isometry by SLIM
-(Rabinovich et al. 2017, through libigl) with the holes of eyes and mouth filled and the face favoured, made symmetric, and
-squeezed towards its border so that the face gets most of the texture.
+(Rabinovich et al. 2017, through libigl) with the holes of eyes and mouth filled and the face favoured,
+made symmetric, and squeezed towards its border so that the face gets most of the texture.
 
 Symbols: V vertices, F quads, U texture coordinates.
 """

@@ -6,8 +6,6 @@ Symbols: V vertices, T triangles, N samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import igl
 import numpy as np
 
@@ -22,6 +20,8 @@ from trainer.build_model.source import SKIN as SKIN_VERTICES
 HELD_OUT, SEED = 200, 77
 # Expressions of a sample: this many shapes at random strength.
 ACTIVE_SHAPES = 5
+# People whose open eyes are looked at.
+PEOPLE = 40
 
 
 def draw_sample(source: Source, table: np.ndarray, generator: np.random.Generator):
@@ -152,11 +152,12 @@ def overlapping_texels(model: FaceModel, size: int = 1024) -> int:
     return int((covered > 1).sum())
 
 
-def lid_figures(model: FaceModel, source: Source, progress: Callable[[float], None] | None = None) -> dict[str, float]:
-    """Lids at full blink, ours against the source's, millimetres.
+def lid_figures(model: FaceModel, source: Source, rotation: np.ndarray) -> dict[str, float]:
+    """Lids and eyeballs, ours against the source's, millimetres.
 
     ``penetration`` is how deep the deepest lid vertex lies inside the eyeball, ``crossings`` how many
-    pairs of triangles of the lids cut through each other.
+    pairs of triangles of the lids cut through each other, both at full blink; ``rest_penetration`` is the
+    depth with open eyes, median over random people. ``rotation`` as in :func:`reproduction`.
     """
     table = arkit_shapes(source)
     blink = np.zeros(len(table))
@@ -177,9 +178,24 @@ def lid_figures(model: FaceModel, source: Source, progress: Callable[[float], No
         "source_penetration": _depth_inside(theirs, their_lids, theirs, source.part_triangles(LEFT_EYE_SHELL)),
         "crossings": crossing_pairs(ours, lids),
         "source_crossings": crossing_pairs(theirs, their_lids),
+        **_eyes_over_people(model, source, rotation, lids, left_eye, their_lids),
         "triangles": len(lids),
         "source_triangles": len(their_lids),
     }
+
+
+def _eyes_over_people(model: FaceModel, source: Source, rotation: np.ndarray, lids, left_eye, their_lids) -> dict:
+    """Median over random people at rest of how deep the lids lie in the eyeball, ours and the source's."""
+    generator = np.random.default_rng(SEED)
+    ours, theirs = [], []
+    table = arkit_shapes(source)
+    for _ in range(PEOPLE):
+        identity = generator.standard_normal(len(source.identity))
+        vertices = model.vertices(rotation @ identity).astype(float)
+        ours.append(_depth_inside(vertices, lids, vertices, left_eye))
+        vertices = source_vertices(source, table, identity, np.zeros(len(table)), len(source.mean))
+        theirs.append(_depth_inside(vertices, their_lids, vertices, source.part_triangles(LEFT_EYE_SHELL)))
+    return {"rest_penetration": float(np.median(ours)), "source_rest_penetration": float(np.median(theirs))}
 
 
 def _depth_inside(points: np.ndarray, triangles: np.ndarray, ball: np.ndarray, ball_triangles: np.ndarray) -> float:

@@ -36,6 +36,7 @@ TOOTH_GRID = 4
 # many. Gum nearer to the tongue than the clearance is the source's tongue. Border vertices within reach
 # of the mid-plane are laid onto it. Metres.
 GUM_VERTICES = 120
+REMESH_VOTES = 9
 TONGUE_CLEARANCE, MID_REACH, MID_SLACK = 0.0012, 0.0012, 1e-6
 TONGUE_SEGMENTS, TONGUE_STEPS = 20, 14
 
@@ -88,7 +89,8 @@ def both_sides(
 def side_by_side(uv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Two copies of a chart, the second mirrored: the left and the right half of the unit square."""
     half = uv * [0.5, 1.0]
-    return half + [0.5, 0.0], [0.5, 0.0] + half * [-1.0, 1.0]
+    middle = np.array([0.5, 0.0])
+    return middle + half, middle + half * [-1.0, 1.0]
 
 
 def disc_grid(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -223,13 +225,14 @@ def cube_nets(count: int) -> tuple[np.ndarray, np.ndarray]:
     square = np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1).reshape(-1, 2)
     index = np.arange(len(square)).reshape(TOOTH_GRID + 1, TOOTH_GRID + 1)
     quads = np.stack([index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]], axis=-1).reshape(-1, 4)
+    mirrored = square * [-1.0, 1.0] + [1.0, 0.0]
     uv, face_uv = [], []
     for tooth in range(count):
         for side in range(6):
-            # Every second side of the cube is listed inside out, see cube_grid.
-            flip = np.array([1.0, 1.0]) if side % 2 else np.array([-1.0, 1.0])
+            # Every second side of the cube is listed inside out, see cube_grid; mirrored, its texture is not.
+            corner = np.array([side, tooth])
             face_uv.append((quads if side % 2 else quads[:, ::-1]) + len(uv) * len(square))
-            uv.append((np.where(flip < 0, 1 - square, square) + [side, tooth]) / [6, count])
+            uv.append(((square if side % 2 else mirrored) + corner) / [6, count])
     return np.concatenate(uv), np.concatenate(face_uv)
 
 
@@ -251,16 +254,8 @@ def gums(source: Source, mirror: np.ndarray, tongue_part: Part) -> Part:
     triangles = gum_triangles(source, tongue_part)
     left = triangles[(source.mean[triangles][:, :, 0] > -MID_SLACK).all(axis=1)]
     used, local = np.unique(left, return_inverse=True)
-    with quiet():
-        vertices, quads = pynanoinstantmeshes.remesh(
-            np.ascontiguousarray(source.mean[used] / CENTIMETRE, np.float32),
-            np.ascontiguousarray(local.reshape(-1, 3), np.uint32),
-            vertex_count=GUM_VERTICES,
-            align_to_boundaries=True,
-            deterministic=True,
-        )
-    quads = np.asarray(quads).astype(int)
-    index, barycentric, _ = closest_on_surface(np.asarray(vertices, float) * CENTIMETRE, source.mean, left)
+    vertices, quads = remesh(source.mean[used] / CENTIMETRE, local.reshape(-1, 3), GUM_VERTICES)
+    index, barycentric, _ = closest_on_surface(vertices * CENTIMETRE, source.mean, left)
     weights = rows_on_surface(left[index], barycentric, len(source.mean))
     points = weights @ source.mean
     border = np.zeros(len(points), bool)
@@ -270,6 +265,28 @@ def gums(source: Source, mirror: np.ndarray, tongue_part: Part) -> Part:
     weights = (side @ weights + diags(np.where(middle, 0.5, 0.0)) @ weights[:, mirror]).tocsr()
     part = share_middle(weights, quads, middle, mirror)
     return replace(part, uv=arch_chart(part.weights @ source.mean))
+
+
+def remesh(points: np.ndarray, triangles: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Instant Meshes' quads, the same every time: vertices (V, 3) and quads (F, 4).
+
+    Even when asked to be deterministic, the library's threads race now and then and about one answer in
+    ten differs. The answer that comes most often of :data:`REMESH_VOTES` is taken.
+    """
+    answers: dict[bytes, list] = {}
+    for _ in range(REMESH_VOTES):
+        with quiet():
+            vertices, quads = pynanoinstantmeshes.remesh(
+                np.ascontiguousarray(points, np.float32),
+                np.ascontiguousarray(triangles, np.uint32),
+                vertex_count=count,
+                align_to_boundaries=True,
+                deterministic=True,
+            )
+        vertices, quads = np.array(vertices), np.array(quads)
+        answers.setdefault(vertices.tobytes() + quads.tobytes(), []).append((vertices, quads))
+    vertices, quads = max(answers.values(), key=len)[0]
+    return vertices.astype(float), quads.astype(int)
 
 
 @contextlib.contextmanager
@@ -344,7 +361,7 @@ def tongue(source: Source, mirror: np.ndarray) -> Part:
     hit, barycentric, _ = cast_rays(origins, directions, source.mean, triangles, last=False)
     weights = rows_on_surface(triangles[hit], barycentric, len(source.mean))
     partner = cKDTree(grid * [1, 1, 10]).query(grid * [-1, 1, 10])[1]
-    length = np.where(ring == 0, 1.0 + 0.15 * (1 - spread), 1.0 - at)
+    length = np.where(ring == 0, 1.0 + 0.05 * (1 - spread), 1.0 - at)
     along = length / length.max()
     reach = 0.5 * (1 - along) + 0.02
     uv = np.stack([0.5 + reach * np.cos(around), 0.5 + reach * np.sin(around)], axis=1)

@@ -82,7 +82,7 @@ def draw(
     model: FaceModel,
     vertices: np.ndarray,
     view: View,
-    size: int = 700,
+    size: int = 540,
     tones: np.ndarray | None = None,
     edges: float = 0.8,
     texture: np.ndarray | None = None,
@@ -192,4 +192,4 @@ def save(rows: list[list[np.ndarray]], path: Path) -> None:
     """Put pictures into a grid and write them as JPEG."""
     grid = np.vstack([np.hstack(row) for row in rows])
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), cv2.cvtColor(grid, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 86])
+    cv2.imwrite(str(path), cv2.cvtColor(grid, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 82])

@@ -8,6 +8,8 @@ Symbols: V vertices, F quads.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.sparse import csr_matrix
@@ -89,7 +91,7 @@ def evened(mask: np.ndarray, average: csr_matrix, passes: int = 3) -> np.ndarray
 def _dense(line: np.ndarray, per_step: int = 24) -> np.ndarray:
     """A polyline as many points."""
     share = np.linspace(0, 1, per_step, endpoint=False)[:, None]
-    return np.concatenate([a + (b - a) * share for a, b in zip(line[:-1], line[1:])] + [line[-1:]])
+    return np.concatenate([a + (b - a) * share for a, b in pairwise(line)] + [line[-1:]])
 
 
 def _rounded(polygon: np.ndarray, count: int = 200) -> np.ndarray:

@@ -13,24 +13,20 @@ from trainer.build_model import check
 from trainer.build_model.pictures import View, checkerboard, draw, draw_chart, save
 from trainer.build_model.source import Source
 
-REGION_ORDER = (
-    "scalp",
-    "neck",
-    "face",
-    "forehead",
-    "cheeks",
-    "ears",
-    "nose",
-    "mouth",
-    "eyes",
-    "brows",
-    "lips",
-    "eyelids",
-)
-REGION_TONES = (
-    (0.35, 0.42, 0.60), (0.45, 0.62, 0.52), (0.80, 0.78, 0.74), (0.86, 0.76, 0.45), (0.88, 0.58, 0.48), (0.60, 0.48, 0.72),
-    (0.40, 0.68, 0.78), (0.78, 0.48, 0.58), (0.55, 0.75, 0.45), (0.42, 0.30, 0.22), (0.75, 0.25, 0.30), (0.28, 0.50, 0.30),
-)  # fmt: skip
+REGION_TONES = {
+    "scalp": (0.35, 0.42, 0.60),
+    "neck": (0.45, 0.62, 0.52),
+    "face": (0.80, 0.78, 0.74),
+    "forehead": (0.86, 0.76, 0.45),
+    "cheeks": (0.88, 0.58, 0.48),
+    "ears": (0.60, 0.48, 0.72),
+    "nose": (0.40, 0.68, 0.78),
+    "mouth": (0.78, 0.48, 0.58),
+    "eyes": (0.55, 0.75, 0.45),
+    "brows": (0.42, 0.30, 0.22),
+    "lips": (0.75, 0.25, 0.30),
+    "eyelids": (0.28, 0.50, 0.30),
+}
 PEOPLE_SEED = 5
 EYE, MOUTH = (0.031, 0.030, 0.085), (0.0, -0.040, 0.090)
 
@@ -51,7 +47,7 @@ def measure(model: FaceModel, source: Source, assembly: dict, samples: int = che
     figures = {
         "quads": check.quad_figures(model),
         "texture": check.texture_figures(model) | {"overlapping_texels": check.overlapping_texels(model)},
-        "lids": check.lid_figures(model, source),
+        "lids": check.lid_figures(model, source, assembly["rotation"]),
         "reproduction_mm": check.reproduction(model, source, assembly["rotation"], samples),
         "identity": {
             "modes": len(model.identity),
@@ -111,13 +107,13 @@ def draw_pictures(model: FaceModel, folder: Path) -> None:
     board = checkerboard()
     save(
         [
-            [draw_chart(model, 700)]
+            [draw_chart(model, 540)]
             + [draw(model, rest, v, edges=0, texture=board, eye_texture=eyes) for v in (front, turned)]
         ],
         folder / "open-head-texture.jpg",
     )
     tones = np.tile([0.7, 0.7, 0.7], (model.vertex_count, 1))
-    for name, tone in zip(REGION_ORDER, REGION_TONES):
+    for name, tone in REGION_TONES.items():
         tones[model.regions[name]] = tone
     save(
         [[draw(model, rest, view, tones=tones, edges=0) for view in (front, turned, side)]],
@@ -131,7 +127,7 @@ def draw_pictures(model: FaceModel, folder: Path) -> None:
     rows = []
     for _ in range(2):
         people = [posed(model, generator.standard_normal(len(model.identity))) for _ in range(4)]
-        rows.append([draw(model, v, View(yaw=-20, width=0.33), 480, edges=0, eye_texture=eyes) for v in people])
+        rows.append([draw(model, v, View(yaw=-20, width=0.33), 400, edges=0, eye_texture=eyes) for v in people])
     save(rows, folder / "open-head-people.jpg")
 
 

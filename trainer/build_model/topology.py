@@ -68,14 +68,6 @@ def lid_margin(source: Source) -> np.ndarray:
     return np.unique(mixed[mixed < SKIN.stop])
 
 
-def lip_seam(source: Source) -> np.ndarray:
-    """Source vertices where the skin of the lips ends and the mouth socket begins."""
-    faces = source.part_faces(SKIN_AND_SOCKETS)
-    low, high = faces.min(axis=1), faces.max(axis=1)
-    mixed = faces[(low < SKIN.stop) & (high >= MOUTH_SOCKET.start) & (high < MOUTH_SOCKET.stop)]
-    return np.unique(mixed[mixed < SKIN.stop])
-
-
 class Sizing:
     """Wanted edge length as a function of place."""
 
