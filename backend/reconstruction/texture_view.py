@@ -158,7 +158,8 @@ def landmark_pull(
     -------
     (V, 2) float64, pixels
     """
-    known = [name for name in ("mediapipe478", "ibug68") if landmarks and name in landmarks and name in model.landmarks]
+    landmarks = landmarks or {}
+    known = [name for name in ("mediapipe478", "ibug68") if name in landmarks and name in model.landmarks]
     if not known:
         return np.zeros_like(points)
     name = known[0]
