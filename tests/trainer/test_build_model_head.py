@@ -1,11 +1,17 @@
 """The committed default head, and that the build from the source gives it again."""
 
+# The check for optional packages has to stand before the imports that need them.
+# ruff: noqa: E402
+
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+for package in ("igl", "pynanoinstantmeshes"):
+    pytest.importorskip(package, reason=f"needs {package}, which the extra train installs")
 
 from backend.errors import ModelError
 from backend.face_model.file_format import load_model

@@ -1,13 +1,19 @@
 """The steps of the build on small meshes made here; each against a slow and obvious twin or a known answer."""
 
+# The check for optional packages has to stand before the imports that need them.
+# ruff: noqa: E402
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from scipy.sparse import eye as identity_matrix
 
+for package in ("igl", "pynanoinstantmeshes"):
+    pytest.importorskip(package, reason=f"needs {package}, which the extra train installs")
+
 from backend.geometry.mesh import triangulate
-from trainer.build_model import bases, charts, check, layout, parts, shrinkwrap
+from trainer.build_model import bases, charts, check, layout, parts, pictures, shrinkwrap
 
 
 def grid(columns: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -206,3 +212,21 @@ def test_crossing_pairs_counts_what_cuts_through():
     triangles = np.array([[0, 1, 2], [3, 4, 5], [6, 7, 8]])
     assert check.crossing_pairs(points, triangles) == 1
     assert check.crossing_pairs(points, triangles[[0, 2]]) == 0
+
+
+def test_pictures_draw_quads_without_their_diagonals():
+    small, points = grid_layout(2, 1)
+    real = pictures.drawn_edges(small.faces)
+    triangles = triangulate(small.faces)
+    sides = [[(t[1], t[2]), (t[2], t[0]), (t[0], t[1])] for t in triangles.tolist()]
+    drawn = {frozenset(side) for row, flags in zip(sides, real) for side, flag in zip(row, flags) if flag}
+    loops = np.stack([small.faces, np.roll(small.faces, -1, axis=1)], axis=2).reshape(-1, 2)
+    assert drawn == {frozenset(edge) for edge in loops.tolist()}
+    assert len(points) == 6
+
+
+def test_visible_triangles_leave_out_what_lies_behind():
+    square = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], float) * 0.05
+    points = np.concatenate([square, square * 0.1 - [0, 0, 0.001]])
+    triangles = np.array([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]])
+    assert pictures.visible_triangles(points, triangles, 300).tolist() == [True, True, False, False]

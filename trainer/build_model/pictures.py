@@ -121,12 +121,7 @@ def draw(
     owner, weights = fragments.triangle[0].numpy(), fragments.barycentric[0].numpy()
     shown = owner >= 0
     index, weight = owner[shown], weights[shown]
-    colour = _base_colour(model, tones, index, weight)
-    for material, picture in ((0, texture), (2, eye_texture)):
-        if picture is not None:
-            chosen = model.triangle_material[index] == material
-            uv = np.einsum("pkc,pk->pc", model.uv[model.triangles_uv[index[chosen]]], weight[chosen])
-            colour[chosen] = _look_up(picture, uv)
+    colour = _textured(model, _base_colour(model, tones, index, weight), index, weight, {0: texture, 2: eye_texture})
     normals = vertex_normals(vertices, model.triangles) @ camera.R.T
     facing = np.einsum("pkc,pk->pc", normals[model.triangles[index]], weight)
     colour = colour * (0.35 + 0.65 * np.clip(facing @ LIGHT, 0, 1))[:, None]
@@ -147,6 +142,16 @@ def _base_colour(model: FaceModel, tones: np.ndarray | None, index: np.ndarray, 
     if len(tones) == model.vertex_count:
         return np.einsum("pkc,pk->pc", tones[model.triangles[index]], weight)
     return tones[np.where(index < len(model.faces), index, index - len(model.faces))]
+
+
+def _textured(model: FaceModel, colour: np.ndarray, index: np.ndarray, weight: np.ndarray, pictures: dict):
+    """(N, 3) colours with those of the materials that have a picture replaced by it."""
+    for material, picture in pictures.items():
+        if picture is not None:
+            chosen = model.triangle_material[index] == material
+            uv = np.einsum("pkc,pk->pc", model.uv[model.triangles_uv[index[chosen]]], weight[chosen])
+            colour[chosen] = _look_up(picture, uv)
+    return colour
 
 
 def _look_up(picture: np.ndarray, uv: np.ndarray) -> np.ndarray:
