@@ -184,7 +184,7 @@ def bench(
 
 @app.command("build-model")
 def build_model(
-    source: Annotated[Path, typer.Option("--source", help="Folder of ICT-FaceKit: light npz, or its FaceXModel.")],
+    source: Annotated[Path, typer.Option("--from", help="Folder that holds ict-facekit-light.npz.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The model file to write.")] = Path("open-head.safetensors"),
     report: Annotated[Path | None, typer.Option("--report", help="Folder for pictures and figures.")] = None,
     quiet: QuietOption = False,
@@ -193,6 +193,20 @@ def build_model(
     from backend.commands.build_model import run
 
     finish(lambda _: run(source, out, report, quiet))
+
+
+@app.command("measure-detector")
+def measure_detector(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The calibration file to write.")],
+    model: ModelOption = "open-head",
+    people: Annotated[int, typer.Option("--people", min=200, help="Invented people to paint and detect.")] = 16000,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes to spread the work over.")] = 2,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure the landmark detector on invented people, and learn what the fit starts from."""
+    from backend.commands.measure_detector import run
+
+    finish(lambda _: run(model, people, workers, out, quiet))
 
 
 @app.command()

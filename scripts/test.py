@@ -5,4 +5,4 @@ import sys
 from environment import main
 
 if __name__ == "__main__":
-    sys.exit(main(["dev"], ["-m", "pytest", *sys.argv[1:]]))
+    sys.exit(main(["dev", "train"], ["-m", "pytest", *sys.argv[1:]]))

@@ -8,7 +8,7 @@ from typing import Any
 from backend.face_model.download import Cancel, Progress
 from backend.face_model.install import install_model
 from backend.face_model.model import ModelInfo
-from backend.face_model.registry import KNOWN, ModelEntry, find_model, get_model, list_models, model_path
+from backend.face_model.registry import ModelEntry, find_model, get_model, known_models, list_models, model_path
 
 
 def models_table() -> list[dict[str, Any]]:
@@ -27,7 +27,7 @@ def model_details(name: str | Path) -> dict[str, Any]:
     false and what only the file can tell is missing). An installed file is read whole, so a damaged one
     raises :class:`backend.errors.ModelError`.
     """
-    known = KNOWN.get(str(name))
+    known = known_models().get(str(name))
     if known is not None and not model_path(known.info.name).is_file():
         how = "" if known.download_bytes else " --from FILE"
         return {

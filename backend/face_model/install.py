@@ -21,7 +21,15 @@ from backend.face_model.adapters.ict_facekit import read_ict_facekit
 from backend.face_model.download import Cancel, Progress, RemoteFile, fetch_all
 from backend.face_model.file_format import load_model, save_model
 from backend.face_model.model import FaceModel, ModelInfo
-from backend.face_model.registry import DEFAULT_MODEL, KNOWN, PACKAGED, SUFFIX, get_model, model_path, models_folder
+from backend.face_model.registry import (
+    DEFAULT_MODEL,
+    PACKAGED,
+    SUFFIX,
+    get_model,
+    known_models,
+    model_path,
+    models_folder,
+)
 from backend.face_model.transfer import complete
 
 # The npz of Google's own repository on Hugging Face at a fixed revision.
@@ -70,9 +78,9 @@ def install_model(
         model = load_model(source)
         save_model(model.replaced(info=_renamed(model, name)), target)
         return target
-    if name not in KNOWN:
+    if name not in known_models():
         raise ModelError(f"{name} is not a model that mgcface knows; use --from with a {SUFFIX} file to install yours.")
-    known = KNOWN[name]
+    known = known_models()[name]
     if source is None and not known.download_bytes:
         raise ModelError(
             f"{name} has to be fetched by hand ({known.info.terms.rstrip('.')}); get {known.source} from "

@@ -10,12 +10,12 @@ import os
 import re
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import platformdirs
 
 from backend.errors import ModelError
-from backend.face_model.adapters import bfm09, flame, gnm_head, ict_facekit
 from backend.face_model.file_format import load_model, read_metadata
 from backend.face_model.model import FaceModel, ModelInfo
 
@@ -49,16 +49,23 @@ class KnownModel:
     download_bytes: int = 0
 
 
-KNOWN = {
-    known.info.name: known
-    for known in (
+@lru_cache(maxsize=1)
+def known_models() -> dict[str, KnownModel]:
+    """The models that the installer knows, by name.
+
+    Their readers are imported here and not above: they pull in a third of a second of libraries that
+    reconstructing with the default head never needs.
+    """
+    from backend.face_model.adapters import bfm09, flame, gnm_head, ict_facekit
+
+    known = (
         KnownModel(ict_facekit.INFO, "downloaded, or its FaceXModel folder", 394_461_711),
         KnownModel(gnm_head.INFO, "downloaded, or gnm_head.npz", 53_328_601),
         KnownModel(flame.OPEN_INFO, "FLAME 2023 Open as .npz"),
         KnownModel(flame.INFO, "FLAME 2020 or 2023 as .npz"),
         KnownModel(bfm09.INFO, "bfm09_trim_exp_uv_presplit.h5"),
     )
-}
+    return {model.info.name: model for model in known}
 
 
 @dataclass(frozen=True)
@@ -107,13 +114,13 @@ def list_models() -> list[ModelEntry]:
     """All models: the default, those that can be installed, and whatever else is installed."""
     folder = models_folder()
     found = sorted(path.stem for path in folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []
-    others = [name for name in found if name not in KNOWN and name != DEFAULT_MODEL]
-    return [_entry(name) for name in (DEFAULT_MODEL, *KNOWN, *others)]
+    others = [name for name in found if name not in known_models() and name != DEFAULT_MODEL]
+    return [_entry(name) for name in (DEFAULT_MODEL, *known_models(), *others)]
 
 
 def _entry(name: str) -> ModelEntry:
     path = model_path(name)
-    known = KNOWN.get(name)
+    known = known_models().get(name)
     source = "comes with mgcface" if name == DEFAULT_MODEL else known.source if known else "a file of yours"
     info, problem, size = known.info if known else None, "", 0
     if path.is_file():
@@ -144,8 +151,8 @@ def find_model(name_or_path: str | Path) -> Path:
         return path
     if text == DEFAULT_MODEL:
         raise ModelError(f"The default face model is missing at {path}; install mgcface again.")
-    if text in KNOWN:
-        how = text if KNOWN[text].download_bytes else f"{text} --from FILE"
+    if text in known_models():
+        how = text if known_models()[text].download_bytes else f"{text} --from FILE"
         raise ModelError(f'The face model {text} is not installed; run "mgcface models install {how}".')
     if Path(text).exists():
         return Path(text)

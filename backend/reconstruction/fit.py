@@ -27,14 +27,25 @@ import torch
 
 from backend.geometry.rotation import FRONTAL
 from backend.reconstruction.contour import outward_normals, slide
-from backend.reconstruction.landmark_model import LandmarkModel, upright_frame, view_feature_slopes, view_features
+from backend.reconstruction.landmark_model import (
+    LandmarkModel,
+    error_spread,
+    upright_frame,
+    view_feature_slopes,
+    view_features,
+)
 from backend.reconstruction.priors import DISTANCE_LOG_SIGMA, DISTANCE_M, expression_prior, focal_prior
 
 POSE = 7  # omega, tau, log_scale, log_depth
 MAX_ITERATIONS = 15
+# Steps of the mean face alone, before its shape may follow.
+POSE_ITERATIONS = 5
 # Stop when a step lowers the cost by less than this part of it.
 CONVERGENCE = 3e-4
 DAMPING_START, DAMPING_DOWN, DAMPING_UP, DAMPING_MAX = 1e-3, 0.2, 6.0, 1e8
+# How far the fit may move the identity away from the regressed one. The landmarks have had their say in
+# the regression; what they may add is what its linearity missed. Chosen on invented people.
+REGRESSED_SIGMA = 0.25
 # Residual, in standard deviations, at which a landmark's pull has halved.
 CAUCHY_SCALE = 3.0
 # Rounds of the active set within one step; later iterations finish what these leave.
@@ -133,6 +144,8 @@ class Fitter:
         # Quadratic and linear parts of the priors on coefficients and modes; pose is added per photo.
         self.precision = torch.zeros(size, size, **like)
         self.precision[POSE:, POSE:] = torch.eye(size - POSE, **like)
+        if landmarks.regress is not None:
+            self.precision[POSE : POSE + identity, POSE : POSE + identity] /= REGRESSED_SIGMA**2
         span = slice(POSE + identity, POSE + landmarks.identity_count + landmarks.expression_count)
         self.precision[span, span] = torch.as_tensor(prior.precision, **like)
         self.rate = torch.zeros(size, **like)
@@ -199,8 +212,11 @@ class Problem:
         log_depth = log_depth / (pull_focal + pull_depth)
         centre = (self.detected.mean(dim=1) - self.middle) / scale[:, None]
         tau = centre - (rotation @ self.lm.mean.mean(dim=0))[:, :2]
-        self.unit = scale  # pixels per metre that turn residuals into metres, fixed for the whole solve
+        # Pixels per metre that turn residuals into metres, and how much more than for a frontal face the
+        # detector errs; both fixed for the whole solve, else the fit could lower its cost by moving them.
+        self.unit, self.spread = scale, torch.ones_like(scale)
         pose = torch.cat([tau, log_scale[:, None], log_depth[:, None]], dim=1)
+        self.expected = torch.zeros(len(pose), self.lm.identity_count, dtype=pose.dtype, device=pose.device)
         coefficients = torch.zeros(len(pose), self.lm.basis.shape[2], dtype=pose.dtype, device=pose.device)
         modes = torch.zeros(len(pose), self.lm.modes.shape[2], dtype=pose.dtype, device=pose.device)
         return State(rotation, pose, coefficients, modes)
@@ -237,11 +253,12 @@ class Problem:
         error = (
             bias
             + torch.einsum("lkq,bq->blk", lm.coupling, state.coefficients)
-            + torch.einsum("lkm,bm->blk", lm.modes, state.modes)
+            + torch.einsum("lkm,bm->blk", lm.modes, state.modes) * self.spread[:, None, None]
         )
         gain = state.pose[:, 2].exp() / self.unit
         apart = torch.einsum("blc,bck->blk", image - self.detected, frame) / self.unit[:, None, None]
         white = torch.einsum("lij,blj->bli", lm.whitening, apart + gain[:, None, None] * error)
+        white = white / self.spread[:, None, None]
         squared = (white**2).sum(dim=2)
         robust = torch.log1p(squared / CAUCHY_SCALE**2) * CAUCHY_SCALE**2
         weight = self.trust / (1.0 + squared / CAUCHY_SCALE**2)
@@ -252,6 +269,7 @@ class Problem:
         """Cost (B,), gradient (B, P) and Hessian (B, P, P) of everything known before the photo."""
         f = self.fitter
         x = torch.cat([torch.zeros_like(state.pose[:, :3]), state.pose, state.coefficients, state.modes], dim=1)
+        x[:, POSE : POSE + self.lm.identity_count] -= self.expected
         gradient = x @ f.precision + f.rate
         cost = (x * (x @ f.precision)).sum(1) / 2 + x @ f.rate
         hessian = f.precision.expand(len(x), -1, -1).clone()
@@ -276,7 +294,8 @@ class Problem:
         inverse_z = 1.0 / r.camera[..., 2]
         ratio = r.camera[..., :2] * inverse_z[..., None]
         # Pixels per camera metre, turned upright, in units of the scale, whitened: (B, L, 2, 3).
-        to_white = torch.einsum("lij,bcj->blic", lm.whitening, r.frame) / self.unit[:, None, None, None]
+        to_white = torch.einsum("lij,bcj->blic", lm.whitening, r.frame)
+        to_white = to_white / (self.unit * self.spread)[:, None, None, None]
         flat = (focal * inverse_z)[..., None, None] * to_white
         by_camera = torch.cat([flat, -(flat * ratio[:, :, None]).sum(-1, keepdim=True)], dim=3)
         by_model = by_camera @ state.rotation[:, None]
@@ -287,8 +306,9 @@ class Problem:
         jacobian[..., 3:5] = by_camera[..., :2]
         from_middle = focal[..., None] * ratio
         by_log_focal = (to_white * from_middle[:, :, None]).sum(-1)
+        relaxed = r.gain / self.spread
         white_error = torch.einsum("lij,blj->bli", lm.whitening, r.error)
-        jacobian[..., 5] = by_log_focal + r.gain[:, None, None] * white_error
+        jacobian[..., 5] = by_log_focal + relaxed[:, None, None] * white_error
         jacobian[..., 6] = by_log_focal + by_camera[..., 2] * state.pose[:, 3].exp()[:, None, None]
         coefficients = jacobian[..., POSE : POSE + lm.basis.shape[2]]
         for axis in range(3):
@@ -296,7 +316,7 @@ class Problem:
         slid = lm.strip_basis[:, torch.arange(len(lm.contour), device=lm.device), r.chosen]  # (3, B, C, Q)
         at_contour = torch.einsum("bcik,kbcq->bciq", by_model[:, lm.contour], slid)
         coefficients[:, lm.contour] = at_contour
-        coefficients += r.gain[:, None, None, None] * lm.white_coupling
+        coefficients += relaxed[:, None, None, None] * lm.white_coupling
         jacobian[..., POSE + lm.basis.shape[2] :] = r.gain[:, None, None, None] * lm.white_modes
         return jacobian.reshape(batch, 2 * count, -1)
 
@@ -324,7 +344,8 @@ class Problem:
         by_x, by_y = view_feature_slopes(views)
         slopes = by_x[:, :, None] * dx[:, None] + by_y[:, :, None] * dy[:, None]
         bias = torch.einsum("bgw,glk->blkw", slopes, lm.bias)
-        return by_angle + r.gain[:, None, None, None] * torch.einsum("lij,bljw->bliw", lm.whitening, bias)
+        by_view = r.gain[:, None, None, None] * torch.einsum("lij,bljw->bliw", lm.whitening, bias)
+        return (by_angle + by_view) / self.spread[:, None, None, None]
 
     # -- solve -----------------------------------------------------------------------------------
 
@@ -345,7 +366,11 @@ class Problem:
 
     def solve(self) -> list[FitResult]:
         state = self.start()
-        state = self.descend(state, 5, pose_only=True)[0]
+        if self.lm.regress is not None:
+            self.expected = self.lm.regress.identity(self.detected, self.trust)
+            state.coefficients[:, : self.lm.identity_count] = self.expected
+        state = self.descend(state, POSE_ITERATIONS, pose_only=True)[0]
+        self.spread = error_spread(state.rotation, self.lm.spread)
         state, iterations, converged = self.descend(state, MAX_ITERATIONS)
         return self.results(state, iterations, converged)
 
@@ -430,6 +455,8 @@ class Problem:
         held = hessian * keep[:, :, None] * keep[:, None] + torch.diag_embed(1.0 - keep)
         variance = torch.diagonal(torch.linalg.inv(held), dim1=1, dim2=2)
         sigma = variance[:, POSE : POSE + lm.identity_count].sqrt()
+        if lm.regress is not None:
+            sigma = torch.hypot(sigma, lm.regress.sigma).clamp_max(1.0)
         sigma_depth = variance[:, 6].sqrt()
         translation = torch.cat([state.pose[:, :2], state.pose[:, 3:].exp()], dim=1)
         focal = (state.pose[:, 2] + state.pose[:, 3]).exp()

@@ -5,7 +5,8 @@ shrink unusual faces towards the average, they pull a turned face's far side, wh
 move together. :class:`DetectorError` holds what was measured of that on rendered people with known
 shape (``trainer.measure_detector``); the fit then solves for the face behind the error.
 
-    detected = projected + scale * Rot(roll) (bias(view) + coupling . (alpha, delta) + modes . eta + eps)
+    detected = projected + scale * Rot(roll) (bias(view) + coupling . (alpha, delta)
+                                              + spread(view) (modes . eta + eps))
 
 Symbols: L landmarks, C contour landmarks, K strip points, I identity modes, E expressions, Q = I + E,
 M error modes, G view features, B batch.
@@ -13,27 +14,34 @@ M error modes, G view features, B batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from backend.errors import ModelError
 from backend.face_model.model import SKIN, FaceModel
 from backend.reconstruction.contour import CONTOURS, build_strips
+from backend.reconstruction.regress import Regressor, RegressStage
 
 DATA = Path(__file__).parent / "data"
+
+ERROR_FIELDS = ("bias", "coupling", "modes", "whitening", "spread")
 
 # Independent error of a landmark when nothing was measured: 1.5 mm, the repeatability of dense face
 # landmarks on portrait photos; contour points are three times as loose along the contour.
 DEFAULT_SIGMA = 1.5e-3
 CONTOUR_TANGENT_FACTOR = 3.0
 
-# Powers of the viewing direction that the bias may follow, see view_features.
+# Powers of the viewing direction that bias and spread may follow, see view_features, spread_features.
 VIEW_FEATURES = 10
+SPREAD_FEATURES = 5
+
+# The random error never counts as more than e^2, seven times, that of a frontal face.
+MAX_LOG_SPREAD = 2.0
 
 
 @dataclass(frozen=True)
@@ -50,25 +58,33 @@ class DetectorError:
         Joint error modes, one standard deviation each.
     whitening : (L, 2, 2) float32
         Inverse Cholesky factor of each landmark's own covariance: ``|whitening . eps|`` is 1 sigma.
+    spread : (S,) float32
+        Coefficients of :func:`error_spread`: how the random part grows as the head turns away.
+    regressor : Regressor or None
+        The map from landmarks to identity learned from the same people.
     """
 
     bias: np.ndarray
     coupling: np.ndarray
     modes: np.ndarray
     whitening: np.ndarray
+    spread: np.ndarray
+    regressor: Regressor | None = None
 
     def save(self, path: Path, metadata: dict[str, str]) -> None:
-        tensors = {f.name: np.ascontiguousarray(getattr(self, f.name), np.float16) for f in fields(self)}
-        # Whitening factors reach 1e4 per metre; float16 would lose nothing but range.
-        tensors["whitening"] = np.ascontiguousarray(self.whitening, np.float32)
+        """Write one safetensors file."""
+        tensors = {name: np.ascontiguousarray(getattr(self, name), np.float32) for name in ERROR_FIELDS}
+        if self.regressor is not None:
+            tensors.update(self.regressor.tensors())
         save_file(tensors, path, metadata=metadata)
 
     @classmethod
     def load(cls, path: Path) -> DetectorError:
+        """Read what :meth:`save` wrote; raises :class:`ModelError` when it is not that."""
         try:
-            with safe_open(path, framework="np") as file:
-                return cls(**{f.name: file.get_tensor(f.name).astype(np.float32) for f in fields(cls)})
-        except Exception as error:
+            tensors = load_file(path)
+            return cls(**{name: tensors[name] for name in ERROR_FIELDS}, regressor=Regressor.from_tensors(tensors))
+        except (OSError, KeyError, SafetensorError) as error:
             raise ModelError(
                 f"The detector calibration {path.name} cannot be read; reinstall mgcface or measure it again."
             ) from error
@@ -90,7 +106,19 @@ class DetectorError:
             np.zeros((count, 2, coefficients), np.float32),
             np.zeros((count, 2, 0), np.float32),
             whitening.astype(np.float32),
+            np.zeros(SPREAD_FEATURES, np.float32),
         )
+
+
+def spread_features(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Even monomials of the camera's place in the head's frame, (B,) and (B,) -> (B, S)."""
+    return torch.stack([x * x, y * y, x**4, y**4, x * x * y * y], dim=1)
+
+
+def error_spread(rotation: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
+    """(B, 3, 3) camera rotations -> (B,): standard deviation of the error relative to a frontal face."""
+    features = spread_features(-rotation[:, 2, 0], -rotation[:, 2, 1])
+    return torch.exp((features @ coefficients).clamp(0.0, MAX_LOG_SPREAD))
 
 
 def view_features(rotation: torch.Tensor) -> torch.Tensor:
@@ -174,9 +202,12 @@ class LandmarkModel:
         self.coupling = tensor(self.error.coupling)
         self.modes = tensor(self.error.modes)
         self.whitening = tensor(self.error.whitening)
+        self.spread = tensor(self.error.spread)
         self.white_coupling = self.whitening @ self.coupling
         self.white_modes = self.whitening @ self.modes
         self.device, self.dtype = self.mean.device, dtype
+        regressor = self.error.regressor
+        self.regress = RegressStage(regressor, self.device, dtype) if regressor is not None else None
 
     @property
     def count(self) -> int:

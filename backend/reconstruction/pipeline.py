@@ -212,7 +212,9 @@ class Pipeline:
     def bake(self, photo: Photo, head: Reconstruction) -> Texture | None:
         if self.texture_size is None:
             return None
-        return bake_texture(photo.pixels, head.camera, head.model, head.vertices, self.texture_size)
+        return bake_texture(
+            photo.pixels, head.camera, head.model, head.vertices, self.texture_size, landmarks=head.landmarks
+        )
 
 
 class Steps:

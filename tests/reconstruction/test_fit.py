@@ -65,9 +65,7 @@ def test_exact_landmarks_give_back_pose_and_shape(model, plain, yaw):
 
 
 def test_expression_is_found_by_name_and_stays_in_bounds(model, plain):
-    _, _, camera, landmarks = person(
-        model, 2, jawOpen=0.6, mouthSmileLeft=0.5, mouthSmileRight=0.5, eyeBlinkLeft=0.9
-    )
+    _, _, camera, landmarks = person(model, 2, jawOpen=0.6, mouthSmileLeft=0.5, mouthSmileRight=0.5, eyeBlinkLeft=0.9)
     result = plain.fit([Observation(landmarks, SIZE, SIZE, camera.focal_px)])[0]
     found = dict(zip(model.expression_names, result.expression))
     assert result.expression.min() >= 0.0 and result.expression.max() <= 1.0

@@ -156,7 +156,8 @@ class Painter:
         fragments = rasterize(image, self.triangles, camera.height, camera.width)
         normals = vertex_normals(person.vertices.astype(np.float64), model.triangles)
         attributes = np.concatenate([self.albedo(rng), normals, self.eye_direction], axis=1)
-        values = interpolate(torch.as_tensor(attributes, dtype=torch.float32)[None], fragments, self.triangles)[0].numpy()
+        values = interpolate(torch.as_tensor(attributes, dtype=torch.float32)[None], fragments, self.triangles)
+        values = values[0].numpy()
         triangle = fragments.triangle[0].numpy()
         albedo = self.with_eyes(values, triangle, rng)
         lit = albedo * light(values[..., 3:6], rng)[..., None]
@@ -203,5 +204,3 @@ def background(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
 def encode_srgb(linear: np.ndarray) -> np.ndarray:
     """Linear [0, 1] -> sRGB [0, 1], IEC 61966-2-1."""
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055)
-
-
