@@ -17,7 +17,7 @@ from backend.errors import ModelError
 from backend.face_model.file_format import load_model
 from backend.face_model.model import FaceModel
 from backend.geometry.mesh import boundary_edges, edges
-from trainer.build_model import check
+from trainer.build_model import check, pictures
 from trainer.build_model.bases import ARKIT_NAMES
 from trainer.build_model.build import assemble
 from trainer.build_model.source import Source, read_source
@@ -74,6 +74,27 @@ def test_skin_and_mouth_are_one_surface_open_at_neck_and_behind_the_eyes(head: F
     assert at_neck.any() and at_eyes.any() and (at_neck | at_eyes).all()
 
 
+def test_one_sees_into_the_head_nowhere(head: FaceModel):
+    rest = head.mean.astype(float)
+    figures = check.see_through(head, rest)
+    assert max(figures.values()) <= 5
+    # A head whose nostrils are open at the back shows: the figure can tell.
+    deep = head.regions["nose"] & (pictures.hidden_sky(rest, head.triangles) > 0.95)
+    kept = ~deep[head.faces].all(axis=1)
+    open_nose = head.replaced(
+        faces=head.faces[kept], face_uv=head.face_uv[kept], face_material=head.face_material[kept]
+    )
+    assert check.see_through(open_nose, rest)["inside_out"] > 100
+
+
+def test_nostrils_are_pockets_of_some_depth(head: FaceModel):
+    hidden = pictures.hidden_sky(head.mean.astype(float), head.triangles)
+    nose = head.regions["nose"] & (head.mean[:, 0] > 0)
+    rim = head.landmarks["ibug68"].points(head.mean)[[34, 35], 1].mean()
+    assert head.mean[nose & (hidden > 0.95), 1].max() - rim > 0.012
+    assert hidden[head.landmarks["ibug68"].corners[30]].max() < 0.1
+
+
 def test_mirror_is_exact(head: FaceModel):
     pairs = head.mirror
     assert np.array_equal(pairs[pairs], np.arange(head.vertex_count))
@@ -122,7 +143,9 @@ def test_texture_has_no_folds_no_overlap_little_stretch(head: FaceModel):
     assert figures["flipped_triangles"] == 0
     assert check.overlapping_texels(head, 1024) == 0
     assert figures["l2"] < 0.15 and figures["median"] < 0.15
-    assert figures["face_share_of_texture"] > 0.18
+    assert figures["face_share_of_texture"] > 0.35
+    skin = head.uv[np.unique(head.face_uv[head.face_material == 0])]
+    assert skin.min() > 0.009 and skin.max() < 0.991
     assert head.uv.min() >= 0 and head.uv.max() <= 1
 
 

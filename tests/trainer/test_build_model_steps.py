@@ -195,13 +195,57 @@ def test_tutte_has_no_folds_and_stretch_sees_the_known_scale():
     assert area.sum() == pytest.approx(2.0)
 
 
-def test_squeeze_is_monotone_and_stays_in_the_square():
-    offsets = np.column_stack([np.linspace(-6, 6, 101), np.zeros(101)])
-    squeezed = charts.squeeze(np.vstack([offsets, [[0, -2], [0, 2]]]), np.zeros(2))
-    assert (np.diff(squeezed[:101, 0]) > 0).all()
-    assert squeezed.min() >= 0 and squeezed.max() <= 1
-    near, far = np.diff(squeezed[:101, 0])[50], np.diff(squeezed[:101, 0])[0]
-    assert near > 3 * far
+def blob_chart() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A symmetric chart larger than the square: points, quads and border; wider than high, fuller below."""
+    disc, quads, rim = parts.disc_grid(40)
+    angle = np.arctan2(disc[:, 0], disc[:, 1])
+    radius = 2.4 - 0.3 * np.cos(angle) - 0.2 * np.cos(2 * angle)
+    return disc * radius[:, None], quads, rim
+
+
+def test_squeeze_keeps_the_face_and_fills_the_square():
+    flat, quads, rim = blob_chart()
+    uv = charts.squeeze(flat, rim, np.zeros(2))
+    _, small, _ = charts.stretch(np.column_stack([flat, 0 * flat[:, 0]]), triangulate(quads), uv, triangulate(quads))
+    assert (small > 0).all()
+    assert uv.min() >= charts.MARGIN - 1e-9 and uv.max() <= 1 - charts.MARGIN + 1e-9
+    # Full size near the middle: one number turns differences before into differences after.
+    near = np.linalg.norm(flat, axis=1) < charts.FACE_RADIUS
+    middle = uv[near].mean(axis=0) - flat[near].mean(axis=0) * charts.FACE_REACH / charts.FACE_RADIUS
+    assert np.allclose(uv[near] - middle, flat[near] * charts.FACE_REACH / charts.FACE_RADIUS, atol=1e-3)
+    # The border lies on the rim, where its radius is exactly a sum of cosines.
+    angle = np.arctan2(*(uv[rim] - middle).T)
+    assert np.allclose(np.linalg.norm(uv[rim] - middle, axis=1), charts.rim_distance(angle), atol=2e-3)
+    mirrored = charts.squeeze(flat * [-1, 1], rim, np.zeros(2))
+    assert np.allclose(mirrored, [1, 0] + uv * [-1, 1], atol=1e-12)
+
+
+def test_squeezed_steps_shrink_outward():
+    flat, _, rim = blob_chart()
+    line = np.column_stack([np.linspace(0, 2.5, 200), np.zeros(200)])
+    uv = charts.squeeze(np.vstack([flat, line]), rim, np.zeros(2))[len(flat) :, 0]
+    step = np.diff(uv)
+    assert (step > 0).all() and (np.diff(step) < 1e-9).all()
+    assert step[0] > 3 * step[-1]
+
+
+def test_log_bend_solves_its_equation():
+    length, wanted = np.array([1.5, 0.7, 2.0, 1.0]), np.array([0.4, 0.6, 0.1, 3.0])
+    bend = charts.log_bend(length, wanted)
+    assert np.allclose(np.log1p(bend * length)[:3] / bend[:3], wanted[:3], atol=1e-9)
+    # Nothing is drawn larger than it is.
+    assert np.log1p(bend[3] * length[3]) / bend[3] == pytest.approx(1.0, abs=1e-5)
+
+
+def test_hidden_sky_of_a_pit_and_a_hill():
+    # A plate with a pit: four times as deep as wide, open at the top.
+    cube, quads = parts.cube_grid(4)
+    pit = quads[(cube[quads][:, :, 2] < 1).any(axis=1)][:, ::-1]
+    inner = pictures.hidden_sky(cube * [1, 1, 4], triangulate(pit))
+    outer = pictures.hidden_sky(cube * [1, 1, 4], triangulate(quads))
+    bottom = (cube == [0, 0, -1]).all(axis=1)
+    # Seen from the bottom's middle the opening, 2 by 2 at height 8, is a small part of the half space.
+    assert inner[bottom] > 0.85 and outer.max() < 0.02
 
 
 def test_crossing_pairs_counts_what_cuts_through():

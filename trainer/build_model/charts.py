@@ -3,7 +3,7 @@
 The skin is cut along the mid-line from the crown down the back to the neck, laid flat without folds
 (Tutte 1963: a convex boundary and averaged inner points cannot fold), relaxed towards isometry by SLIM
 (Rabinovich et al. 2017, through libigl) with the holes of eyes and mouth filled and the face favoured,
-made symmetric, and squeezed towards its border so that the face gets most of the texture.
+made symmetric, and squeezed towards the rim of the square so that the face gets the most of the texture.
 
 Symbols: V vertices, F quads, U texture coordinates.
 """
@@ -20,9 +20,15 @@ from backend.geometry.mesh import triangulate
 SLIM_STEPS = 40
 # Pull on the vertices of the face towards where the face alone would lie.
 HOLD = 10.0
-# Decimetres round the middle of the face that are drawn at full size.
-FACE_RADIUS = 1.15
+# Decimetres round the middle of the face that are drawn at full size, how far they reach in the unit
+# square and how far above its middle the face lies (more skin has to go below it than above).
+FACE_RADIUS, FACE_REACH, FACE_RISE = 1.1, 0.351, 0.02
 MARGIN = 0.01
+# The chart's border goes to a superellipse of this exponent: fuller than an ellipse, without the corners of
+# a square, where texels would be drawn out along the diagonal.
+RIM_EXPONENT = 5.0
+# Cosines that describe the border's radius by direction; few enough that no ray of texture has a kink.
+RIM_COSINES = 8
 
 
 def boundary_loops(faces: np.ndarray) -> list[np.ndarray]:
@@ -127,7 +133,7 @@ def skin_chart(faces: np.ndarray, points: np.ndarray, mirror: np.ndarray, face: 
     held, goal = face_alone(face_uv, rest, face[vertex], whole)
     whole = slim(rest, triangles, whole, held, goal)
     flat = upright(whole[: len(vertex)], rest[: len(vertex)], pairs)
-    return squeeze(flat, 0.5 * (flat[held].min(axis=0) + flat[held].max(axis=0))), face_uv
+    return squeeze(flat, loops[-1], 0.5 * (flat[held].min(axis=0) + flat[held].max(axis=0))), face_uv
 
 
 def face_alone(face_uv: np.ndarray, rest: np.ndarray, face: np.ndarray, whole: np.ndarray):
@@ -176,20 +182,59 @@ def upright(flat: np.ndarray, rest: np.ndarray, pairs: np.ndarray) -> np.ndarray
     return 0.5 * (turned + turned[pairs] * [-1.0, 1.0])
 
 
-def squeeze(flat: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Draw what lies far from the face smaller, and fit the chart into the unit square.
+def squeeze(flat: np.ndarray, border: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """Draw what lies far from the face smaller, so that the chart's border goes to the rim of the unit square.
 
-    Beyond :data:`FACE_RADIUS` the distance r from the face becomes R (1 + ln(r / R)): both the step
-    outward and the step around shrink with 1 / r, so little shear arises, and a map that only grows
-    with r cannot make the chart overlap itself.
+    Up to :data:`FACE_RADIUS` R from the face's middle the map is a similarity. Beyond, the distance r becomes
+    R + ln(1 + c (r - R)) / c: the step outward begins at full size and shrinks with the distance. c depends on
+    the direction; it is what brings the border to the rim. A map that grows with r along every ray cannot make
+    the chart overlap itself.
+
+    Parameters
+    ----------
+    flat : (U, 2) float
+        Decimetres, mirror images have opposite x.
+    border : (K,) int
+        Vertices of the outer border, seen from ``centre`` once in every direction.
+    centre : (2,) float
+        Middle of the face, on the mid-line.
+
+    Returns
+    -------
+    (U, 2) float in [MARGIN, 1 - MARGIN]
     """
     offset = flat - centre
-    radius = np.linalg.norm(offset, axis=1, keepdims=True)
-    beyond = np.maximum(radius, FACE_RADIUS)
-    offset = offset * np.where(radius > FACE_RADIUS, FACE_RADIUS * (1 + np.log(beyond / FACE_RADIUS)) / beyond, 1.0)
+    radius = np.linalg.norm(offset, axis=1)
+    # From straight up, so that cosines are what left and right share.
+    angle = np.arctan2(offset[:, 0], offset[:, 1])
+    cosines = np.cos(angle[:, None] * np.arange(RIM_COSINES + 1))
+    reach = cosines @ np.linalg.lstsq(cosines[border], radius[border], rcond=None)[0]
+    scale = FACE_REACH / FACE_RADIUS
+    bend = log_bend(reach - FACE_RADIUS, rim_distance(angle) / scale - FACE_RADIUS)
+    beyond = np.maximum(radius - FACE_RADIUS, 0.0)
+    drawn = np.where(beyond > 0, FACE_RADIUS + np.log1p(bend * beyond) / bend, radius)
+    offset = offset * (scale * drawn / np.maximum(radius, 1e-12))[:, None]
+    # The border follows the cosines only nearly: fit what is left over.
     low, high = offset.min(axis=0), offset.max(axis=0)
-    scale = (1 - 2 * MARGIN) / (high - low).max()
-    return 0.5 + (offset - 0.5 * (low + high)) * scale
+    return 0.5 + (offset - 0.5 * (low + high)) * ((1 - 2 * MARGIN) / (high - low).max())
+
+
+def rim_distance(angle: np.ndarray) -> np.ndarray:
+    """(N,) distance from the face's middle to the superellipse at angles from straight up."""
+    half = 0.5 - MARGIN
+    up, aside = np.cos(angle), np.abs(np.sin(angle))
+    height = np.where(up > 0, half - FACE_RISE, half + FACE_RISE)
+    return ((aside / half) ** RIM_EXPONENT + (np.abs(up) / height) ** RIM_EXPONENT) ** (-1 / RIM_EXPONENT)
+
+
+def log_bend(length: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """c > 0 with ln(1 + c length) / c = wanted, by halving; nearly 0 where nothing needs shrinking."""
+    low, high = np.full(len(length), 1e-6), np.full(len(length), 1e3)
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        long = np.log1p(middle * length) / middle > wanted
+        low, high = np.where(long, middle, low), np.where(long, high, middle)
+    return 0.5 * (low + high)
 
 
 def disc_chart(faces: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import igl
 import numpy as np
+import torch
+from scipy.ndimage import label
 
 from backend.face_model.model import EYES, MOUTH, SKIN, FaceModel
 from backend.geometry.mesh import edges, triangulate
+from backend.rendering.rasterize import rasterize
 from trainer.build_model import charts
 from trainer.build_model.bases import arkit_shapes
-from trainer.build_model.pictures import visible_triangles
+from trainer.build_model.pictures import View, view_camera, visible_triangles
 from trainer.build_model.source import LEFT_EYE_SHELL, SKIN_AND_SOCKETS, Source
 from trainer.build_model.source import SKIN as SKIN_VERTICES
 
@@ -150,6 +153,45 @@ def overlapping_texels(model: FaceModel, size: int = 1024) -> int:
             inside &= (q[0] - p[0]) * (y - p[1]) - (q[1] - p[1]) * (x - p[0]) > 1e-6
         covered[low[1] : high[1], low[0] : high[0]] += inside
     return int((covered > 1).sum())
+
+
+# Where one might look into the head: middle and width in metres; the bust's open edge is in none of them.
+PEEPHOLES = (
+    ((0.0, 0.030, 0.085), 0.12),
+    ((0.0, -0.012, 0.100), 0.06),
+    ((0.0, -0.040, 0.090), 0.09),
+    ((0.075, 0.005, -0.012), 0.08),
+    ((-0.075, 0.005, -0.012), 0.08),
+)
+PEEP_YAWS, PEEP_PITCHES, PEEP_SIZE = (-90, -60, -30, 0, 30, 60, 90), (-40, 0, 40), 400
+
+
+def see_through(model: FaceModel, vertices: np.ndarray) -> dict[str, int]:
+    """Most pixels of one picture in which a head shows a hole, over eyes, nose, mouth and ears from all sides.
+
+    ``background`` counts pixels without a surface that surfaces enclose, ``inside_out`` those that show the
+    inner side of the skin. A picture has :data:`PEEP_SIZE` squared pixels; a grid of pixels makes one or two
+    of either kind along an outline.
+    """
+    triangles = torch.as_tensor(model.triangles.astype(np.int64))
+    skin = model.triangle_material == _slot(model, SKIN)
+    worst = {"background": 0, "inside_out": 0}
+    for centre, width in PEEPHOLES:
+        for yaw in PEEP_YAWS:
+            for pitch in PEEP_PITCHES:
+                camera = view_camera(View(yaw, pitch, centre, width), PEEP_SIZE)
+                image = np.column_stack([camera.project(vertices), camera.to_camera(vertices)[:, 2]])
+                points = torch.as_tensor(image[None], dtype=torch.float32)
+                owner = rasterize(points, triangles, PEEP_SIZE, PEEP_SIZE).triangle[0].numpy()
+                part, _ = label(owner < 0)
+                outside = np.unique(np.concatenate([part[0], part[-1], part[:, 0], part[:, -1]]))
+                corner = image[model.triangles, :2]
+                # Rows run downward, so a triangle seen from outside runs clockwise in numbers.
+                inner = skin & (np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]) > 0)
+                enclosed = (owner < 0) & ~np.isin(part, outside)
+                worst["background"] = max(worst["background"], int(enclosed.sum()))
+                worst["inside_out"] = max(worst["inside_out"], int(inner[owner[owner >= 0]].sum()))
+    return worst
 
 
 def lid_figures(model: FaceModel, source: Source, rotation: np.ndarray) -> dict[str, float]:

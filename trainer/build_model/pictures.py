@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import igl
 import numpy as np
 import torch
 
@@ -24,6 +25,10 @@ BACKGROUND = (0.96, 0.96, 0.97)
 EDGE_COLOUR, EDGE_STRENGTH = (0.10, 0.14, 0.25), 0.75
 LIGHT = np.array([-0.35, -0.5, -0.79])
 DISTANCE = 1.6
+# Light comes from behind the camera and throws no shadow; without this the back of a nostril or of the mouth
+# looks as bright as the cheek, like a hole. Directions per vertex, how far above the skin they start (metres)
+# and how dark a point of skin, mouth or eye gets that sees no sky: the mouth less, or it would show nothing.
+SKY_RAYS, SKY_LIFT, SKY_DARK = 100, 1e-4, np.array([0.85, 0.5, 0.5])
 SKIN_TONE, MOUTH_TONE, EYE_TONE = (0.84, 0.70, 0.62), (0.55, 0.25, 0.25), (0.93, 0.93, 0.95)
 PART_TONES = {"teeth": (0.94, 0.92, 0.86), "gums": (0.78, 0.47, 0.46), "tongue": (0.76, 0.38, 0.38)}
 
@@ -78,6 +83,13 @@ def drawn_edges(faces: np.ndarray) -> np.ndarray:
     return np.concatenate([first, second])
 
 
+def hidden_sky(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """(V,) share of the half space over each vertex that other skin hides: 0 on a hill, near 1 in a nostril."""
+    normals = vertex_normals(vertices, triangles)
+    start = vertices + SKY_LIFT * normals
+    return igl.ambient_occlusion(vertices, triangles.astype(np.int64), start, normals, SKY_RAYS)
+
+
 def draw(
     model: FaceModel,
     vertices: np.ndarray,
@@ -88,6 +100,7 @@ def draw(
     texture: np.ndarray | None = None,
     eye_texture: np.ndarray | None = None,
     marks: np.ndarray | None = None,
+    hidden: np.ndarray | None = None,
 ) -> np.ndarray:
     """One picture.
 
@@ -108,6 +121,8 @@ def draw(
         Looked up by the skin's or the eyes' texture coordinates, row 0 at v = 1.
     marks : (N, 3) float, optional
         Points drawn as dots.
+    hidden : (V,) float, optional
+        From :func:`hidden_sky`; darkens cavities.
 
     Returns
     -------
@@ -125,6 +140,9 @@ def draw(
     normals = vertex_normals(vertices, model.triangles) @ camera.R.T
     facing = np.einsum("pkc,pk->pc", normals[model.triangles[index]], weight)
     colour = colour * (0.35 + 0.65 * np.clip(facing @ LIGHT, 0, 1))[:, None]
+    if hidden is not None:
+        dark = SKY_DARK[model.triangle_material[index]] * np.einsum("pk,pk->p", hidden[model.triangles[index]], weight)
+        colour = colour * (1 - dark)[:, None]
     if edges:
         alpha = _edge_alpha(image, model, index, weight, edges * SUPERSAMPLE)
         colour = colour * (1 - alpha) + alpha * np.array(EDGE_COLOUR)

@@ -10,7 +10,7 @@ import numpy as np
 from backend.export.eye_texture import eye_texture
 from backend.face_model.model import FaceModel
 from trainer.build_model import check
-from trainer.build_model.pictures import View, checkerboard, draw, draw_chart, save
+from trainer.build_model.pictures import View, checkerboard, draw, draw_chart, hidden_sky, save
 from trainer.build_model.source import Source
 
 REGION_TONES = {
@@ -47,6 +47,7 @@ def measure(model: FaceModel, source: Source, assembly: dict, samples: int = che
     figures = {
         "quads": check.quad_figures(model),
         "texture": check.texture_figures(model) | {"overlapping_texels": check.overlapping_texels(model)},
+        "see_through": check.see_through(model, posed(model)),
         "lids": check.lid_figures(model, source, assembly["rotation"]),
         "reproduction_mm": check.reproduction(model, source, assembly["rotation"], samples),
         "identity": {
@@ -78,8 +79,11 @@ def draw_pictures(model: FaceModel, folder: Path) -> None:
     eyes = eye_texture(512, iris_radius=float(model.info.extra["iris_radius_uv"])) / 255.0
     front, turned, side = View(), View(yaw=-40, width=0.34), View(yaw=-90, width=0.34)
 
+    sky: dict[bytes, np.ndarray] = {}
+
     def plain(vertices: np.ndarray, view: View, **options) -> np.ndarray:
-        return draw(model, vertices, view, eye_texture=eyes, **options)
+        hidden = sky.setdefault(vertices.tobytes(), hidden_sky(vertices, model.triangles))
+        return draw(model, vertices, view, eye_texture=eyes, hidden=hidden, **options)
 
     save([[plain(rest, view) for view in (front, turned, side)]], folder / "open-head-wireframe.jpg")
     close = [View(centre=EYE, width=0.065), View(centre=MOUTH, width=0.085), View(-90, 0, (0.07, 0.005, -0.012), 0.095)]
