@@ -174,7 +174,7 @@ def test_values_read_like_words():
 
 def test_build_model_without_its_source(tmp_path, capsys):
     pytest.importorskip("pynanoinstantmeshes", reason="the extra train is not installed")
-    assert call("build-model", "--source", str(tmp_path), "--out", str(tmp_path / "head.safetensors")) == 1
+    assert call("build-model", "--from", str(tmp_path), "--out", str(tmp_path / "head.safetensors")) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "report it" not in line
     assert not (tmp_path / "head.safetensors").exists()

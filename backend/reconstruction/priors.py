@@ -12,10 +12,9 @@ import numpy as np
 
 from backend.face_model.model import FaceModel
 
-# A blend-shape coefficient in everyday photos has a mean of about 0.1 when most shapes rest: an
-# exponential prior with this rate, plus a weak quadratic that keeps the problem convex where shapes
-# trade against each other.
-EXPRESSION_RATE = 6.0
+# Most shapes rest in most photos: an exponential prior with a mean of 0.05 per coefficient, chosen on
+# invented people, plus a weak quadratic that keeps the problem convex where shapes trade against each other.
+EXPRESSION_RATE = 20.0
 EXPRESSION_CURVATURE = 6.0
 
 # Left and right of one shape seldom differ by more than this (standard deviation of the difference).

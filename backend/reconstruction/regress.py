@@ -18,9 +18,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
-# Rounds of finding wrong landmarks, and the residual in standard deviations at which one counts half.
-ROUNDS = 3
-HALF_TRUST_SIGMAS = 5.0
+# Rounds of finding wrong landmarks; the residual in standard deviations at which one loses most of its
+# say in finding the others; and the one past which it is wrong.
+ROUNDS = 6
+HALF_TRUST_SIGMAS = 6.0
+WILD_SIGMAS = 12.0
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,15 @@ class Regressor:
     Attributes
     ----------
     shape : (2 L,) float32
-        Mean landmarks, centred, of unit root-mean-square radius.
+        Mean landmarks, centred, of unit root-mean-square radius. Landmarks whose weights are all zero
+        have no say, not in the alignment either.
     components : (K, 2 L) float32
         Orthonormal directions in which landmark shapes vary.
     residual : (L,) float32
         What the components leave of a landmark, root mean square, in radii.
-    weights : (I, 2 L) float32
-    intercept : (I,) float32
+    weights, coarse_weights : (I, 2 L) float32
+    intercept, coarse_intercept : (I,) float32
+        The map for whole detections, and the one for detections with wrong or missing landmarks.
     sigma : (I,) float32
         Standard deviation of the error on people not learned from.
     """
@@ -46,6 +50,8 @@ class Regressor:
     residual: np.ndarray
     weights: np.ndarray
     intercept: np.ndarray
+    coarse_weights: np.ndarray
+    coarse_intercept: np.ndarray
     sigma: np.ndarray
 
     def tensors(self) -> dict[str, np.ndarray]:
@@ -64,24 +70,49 @@ class RegressStage:
             return torch.as_tensor(array, dtype=dtype, device=device)
 
         self.shape = tensor(regressor.shape).reshape(-1, 2)
-        self.components, self.residual = tensor(regressor.components), tensor(regressor.residual)
+        self.residual = tensor(regressor.residual)
+        # Alignment on some of the landmarks differs a little from alignment on all, so completion may also
+        # move, turn and scale the mean shape.
+        x, y = self.shape.unbind(1)
+        zero, one = torch.zeros_like(x), torch.ones_like(x)
+        moves = [torch.stack(pair, dim=1).flatten() for pair in ((x, y), (-y, x), (one, zero), (zero, one))]
+        spanned = torch.cat([torch.stack(moves), tensor(regressor.components)])
+        self.components = torch.linalg.qr(spanned.mT)[0].mT
         self.weights, self.intercept = tensor(regressor.weights), tensor(regressor.intercept)
+        self.coarse_weights = tensor(regressor.coarse_weights)
+        self.coarse_intercept = tensor(regressor.coarse_intercept)
+        self.used = (self.weights.abs().sum(dim=0).reshape(-1, 2).sum(dim=1) > 0).to(dtype)
         self.sigma = tensor(regressor.sigma)
 
     def identity(self, landmarks: torch.Tensor, trust: torch.Tensor) -> torch.Tensor:
         """(B, L, 2) pixels and (B, L) trust in [0, 1] -> (B, I) standard deviations."""
-        normal = align(landmarks, self.shape, trust)
-        weight = trust
-        completed = normal
+        trust = trust * self.used
+        believed = self.believed(landmarks, trust)
+        normal = align(landmarks, self.shape, believed.to(trust.dtype))
         for _ in range(ROUNDS):
+            normal = torch.where(believed[..., None], normal, self.complete(normal))
+        normal = align(normal, self.shape, self.used.expand(len(normal), -1))
+        apart = (normal - self.shape).flatten(1)
+        # The fine map reads differences that the completion does not keep, so it needs every point.
+        whole = (believed | (self.used == 0)).all(dim=1)
+        fine = apart @ self.weights.mT + self.intercept
+        coarse = apart @ self.coarse_weights.mT + self.coarse_intercept
+        return torch.where(whole[:, None], fine, coarse)
+
+    def believed(self, landmarks: torch.Tensor, trust: torch.Tensor) -> torch.Tensor:
+        """(B, L) bool: landmarks that are trusted and that some face could have."""
+        weight = trust
+        completed = align(landmarks, self.shape, trust)
+        away = torch.zeros_like(trust)
+        for _ in range(ROUNDS):
+            normal = align(landmarks, self.shape, weight)
             completed = weight[..., None] * normal + (1.0 - weight[..., None]) * self.complete(completed)
             away = (normal - self.complete(completed)).norm(dim=2) / self.residual
+            # Gross points drag all others along at first; judged against the typical point they still stand out.
+            typical = torch.where(trust > 0, away, torch.nan).nanmedian(dim=1, keepdim=True).values
+            away = away / typical.clamp_min(1.0)
             weight = trust / (1.0 + (away / HALF_TRUST_SIGMAS) ** 2) ** 2
-            normal = align(landmarks, self.shape, weight)
-        # Where every point is trusted nothing is touched: the regression learned from whole detections.
-        doubtful = (weight < 0.5)[..., None]
-        completed = torch.where(doubtful, self.complete(completed), normal)
-        return (completed.flatten(1) - self.shape.flatten()) @ self.weights.mT + self.intercept
+        return (trust >= 0.5) & (away < WILD_SIGMAS)
 
     def complete(self, shapes: torch.Tensor) -> torch.Tensor:
         """(B, L, 2) -> the nearest landmark shape that faces take."""
