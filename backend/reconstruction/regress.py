@@ -89,6 +89,7 @@ class RegressStage:
         trust = trust * self.used
         believed = self.believed(landmarks, trust)
         normal = align(landmarks, self.shape, believed.to(trust.dtype))
+        normal = torch.where(believed[..., None], normal, self.shape)
         for _ in range(ROUNDS):
             normal = torch.where(believed[..., None], normal, self.complete(normal))
         normal = align(normal, self.shape, self.used.expand(len(normal), -1))
@@ -102,7 +103,7 @@ class RegressStage:
     def believed(self, landmarks: torch.Tensor, trust: torch.Tensor) -> torch.Tensor:
         """(B, L) bool: landmarks that are trusted and that some face could have."""
         weight = trust
-        completed = align(landmarks, self.shape, trust)
+        completed = torch.where((trust > 0)[..., None], align(landmarks, self.shape, trust), self.shape)
         away = torch.zeros_like(trust)
         for _ in range(ROUNDS):
             normal = align(landmarks, self.shape, weight)
