@@ -5,12 +5,11 @@ Every photo of a batch is solved at once and on its own. Unknowns per photo, in 
     omega (3)    rotation increment, radians      tau (2)    head's x, y in the camera, metres
     log_scale    log of pixels per metre          log_depth  log of the camera distance in metres
     alpha (I)    identity, standard deviations    delta (E)  expression
-    eta (M)      detector error modes             (all of one photo)
 
 The focal length is ``exp(log_scale + log_depth)``: the scale is what a photo fixes, the distance is
 what only perspective tells, and this choice keeps the two apart. The cost is
 
-    sum_l rho(|W_l (projected_l - detected_l + error_l)|^2) / 2 + priors   (see priors.py)
+    sum_l rho(|W_l (projected_l - detected_l)|^2) / 2 + priors   (see priors.py)
 
 with ``rho`` the Cauchy function, so that a landmark that does not fit stops pulling.
 
@@ -27,13 +26,7 @@ import torch
 
 from backend.geometry.rotation import FRONTAL
 from backend.reconstruction.contour import outward_normals, slide
-from backend.reconstruction.landmark_model import (
-    LandmarkModel,
-    error_spread,
-    upright_frame,
-    view_feature_slopes,
-    view_features,
-)
+from backend.reconstruction.landmark_model import LandmarkModel, upright_frame
 from backend.reconstruction.priors import DISTANCE_LOG_SIGMA, DISTANCE_M, expression_prior, focal_prior
 
 POSE = 7  # omega, tau, log_scale, log_depth
@@ -45,7 +38,7 @@ CONVERGENCE = 3e-4
 DAMPING_START, DAMPING_DOWN, DAMPING_UP, DAMPING_MAX = 1e-3, 0.2, 6.0, 1e8
 # How far the fit may move the identity away from the regressed one. The landmarks have had their say in
 # the regression; what they may add is what its linearity missed. Chosen on invented people.
-REGRESSED_SIGMA = 0.25
+REGRESSED_SIGMA = 0.1
 # Residual, in standard deviations, at which a landmark's pull has halved.
 CAUCHY_SCALE = 3.0
 # Rounds of the active set within one step; later iterations finish what these leave.
@@ -99,16 +92,13 @@ class State:
     rotation: torch.Tensor  # (B, 3, 3)
     pose: torch.Tensor  # (B, 4): tau, log_scale, log_depth
     coefficients: torch.Tensor  # (B, Q)
-    modes: torch.Tensor  # (B, M)
 
     def moved(self, step: torch.Tensor, lower: torch.Tensor, upper: torch.Tensor) -> State:
-        count = self.coefficients.shape[1]
-        coefficients = self.coefficients + step[:, POSE : POSE + count]
+        coefficients = self.coefficients + step[:, POSE:]
         return State(
             exponential(step[:, :3]) @ self.rotation,
             self.pose + step[:, 3:POSE],
             torch.minimum(torch.maximum(coefficients, lower), upper),
-            self.modes + step[:, POSE + count :],
         )
 
     def where(self, mask: torch.Tensor, other: State) -> State:
@@ -121,7 +111,6 @@ class State:
             pick(self.rotation, other.rotation),
             pick(self.pose, other.pose),
             pick(self.coefficients, other.coefficients),
-            pick(self.modes, other.modes),
         )
 
 
@@ -139,9 +128,9 @@ class Fitter:
         self.lm, self.batch = landmarks, batch
         prior = expression_prior(landmarks.model)
         like = {"device": landmarks.device, "dtype": landmarks.dtype}
-        identity, modes = landmarks.identity_count, landmarks.modes.shape[2]
-        size = POSE + identity + landmarks.expression_count + modes
-        # Quadratic and linear parts of the priors on coefficients and modes; pose is added per photo.
+        identity = landmarks.identity_count
+        size = POSE + identity + landmarks.expression_count
+        # Quadratic and linear parts of the priors on coefficients; pose is added per photo.
         self.precision = torch.zeros(size, size, **like)
         self.precision[POSE:, POSE:] = torch.eye(size - POSE, **like)
         if landmarks.regress is not None:
@@ -212,14 +201,13 @@ class Problem:
         log_depth = log_depth / (pull_focal + pull_depth)
         centre = (self.detected.mean(dim=1) - self.middle) / scale[:, None]
         tau = centre - (rotation @ self.lm.mean.mean(dim=0))[:, :2]
-        # Pixels per metre that turn residuals into metres, and how much more than for a frontal face the
-        # detector errs; both fixed for the whole solve, else the fit could lower its cost by moving them.
-        self.unit, self.spread = scale, torch.ones_like(scale)
+        # Pixels per metre that turn residuals into metres; fixed for the whole solve, else the fit could
+        # lower its cost by making the face small.
+        self.unit = scale
         pose = torch.cat([tau, log_scale[:, None], log_depth[:, None]], dim=1)
         self.expected = torch.zeros(len(pose), self.lm.identity_count, dtype=pose.dtype, device=pose.device)
         coefficients = torch.zeros(len(pose), self.lm.basis.shape[2], dtype=pose.dtype, device=pose.device)
-        modes = torch.zeros(len(pose), self.lm.modes.shape[2], dtype=pose.dtype, device=pose.device)
-        return State(rotation, pose, coefficients, modes)
+        return State(rotation, pose, coefficients)
 
     # -- the model, forward ----------------------------------------------------------------------
 
@@ -249,26 +237,18 @@ class Problem:
         points, chosen = self.points(state)
         camera, image = self.project(state, points)
         frame = upright_frame(state.rotation)
-        bias = torch.einsum("bg,glk->blk", view_features(state.rotation), lm.bias)
-        error = (
-            bias
-            + torch.einsum("lkq,bq->blk", lm.coupling, state.coefficients)
-            + torch.einsum("lkm,bm->blk", lm.modes, state.modes) * self.spread[:, None, None]
-        )
-        gain = state.pose[:, 2].exp() / self.unit
         apart = torch.einsum("blc,bck->blk", image - self.detected, frame) / self.unit[:, None, None]
-        white = torch.einsum("lij,blj->bli", lm.whitening, apart + gain[:, None, None] * error)
-        white = white / self.spread[:, None, None]
+        white = torch.einsum("lij,blj->bli", lm.whitening, apart)
         squared = (white**2).sum(dim=2)
         robust = torch.log1p(squared / CAUCHY_SCALE**2) * CAUCHY_SCALE**2
         weight = self.trust / (1.0 + squared / CAUCHY_SCALE**2)
         cost = (self.trust * robust).sum(1) / 2
-        return Residual(points, camera, image, chosen, frame, gain, error, white, weight, cost)
+        return Residual(points, camera, image, chosen, frame, white, weight, cost)
 
     def prior_terms(self, state: State) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Cost (B,), gradient (B, P) and Hessian (B, P, P) of everything known before the photo."""
         f = self.fitter
-        x = torch.cat([torch.zeros_like(state.pose[:, :3]), state.pose, state.coefficients, state.modes], dim=1)
+        x = torch.cat([torch.zeros_like(state.pose[:, :3]), state.pose, state.coefficients], dim=1)
         x[:, POSE : POSE + self.lm.identity_count] -= self.expected
         gradient = x @ f.precision + f.rate
         cost = (x * (x @ f.precision)).sum(1) / 2 + x @ f.rate
@@ -295,7 +275,7 @@ class Problem:
         ratio = r.camera[..., :2] * inverse_z[..., None]
         # Pixels per camera metre, turned upright, in units of the scale, whitened: (B, L, 2, 3).
         to_white = torch.einsum("lij,bcj->blic", lm.whitening, r.frame)
-        to_white = to_white / (self.unit * self.spread)[:, None, None, None]
+        to_white = to_white / self.unit[:, None, None, None]
         flat = (focal * inverse_z)[..., None, None] * to_white
         by_camera = torch.cat([flat, -(flat * ratio[:, :, None]).sum(-1, keepdim=True)], dim=3)
         by_model = by_camera @ state.rotation[:, None]
@@ -306,46 +286,29 @@ class Problem:
         jacobian[..., 3:5] = by_camera[..., :2]
         from_middle = focal[..., None] * ratio
         by_log_focal = (to_white * from_middle[:, :, None]).sum(-1)
-        relaxed = r.gain / self.spread
-        white_error = torch.einsum("lij,blj->bli", lm.whitening, r.error)
-        jacobian[..., 5] = by_log_focal + relaxed[:, None, None] * white_error
+        jacobian[..., 5] = by_log_focal
         jacobian[..., 6] = by_log_focal + by_camera[..., 2] * state.pose[:, 3].exp()[:, None, None]
-        coefficients = jacobian[..., POSE : POSE + lm.basis.shape[2]]
+        coefficients = jacobian[..., POSE:]
         for axis in range(3):
             coefficients.addcmul_(by_model[..., axis, None], lm.basis[axis][None, :, None])
         slid = lm.strip_basis[:, torch.arange(len(lm.contour), device=lm.device), r.chosen]  # (3, B, C, Q)
         at_contour = torch.einsum("bcik,kbcq->bciq", by_model[:, lm.contour], slid)
         coefficients[:, lm.contour] = at_contour
-        coefficients += relaxed[:, None, None, None] * lm.white_coupling
-        jacobian[..., POSE + lm.basis.shape[2] :] = r.gain[:, None, None, None] * lm.white_modes
         return jacobian.reshape(batch, 2 * count, -1)
 
     def by_turning(self, state: State, r: Residual) -> torch.Tensor:
         """(B, L, 2, 3) what a rotation increment does besides moving the points.
 
-        It turns the upright frame in which residuals are whitened, and it moves the camera in the
-        head's frame, on which the detector's bias depends.
+        It turns the upright frame in which residuals are whitened.
         """
-        lm, rotation = self.lm, state.rotation
         # The head's down axis d = -R e_y moves by omega x d; only its angle in the image matters.
-        down = -rotation[:, :, 1]
-        x, y, z = down.unbind(1)
+        x, y, z = (-state.rotation[:, :, 1]).unbind(1)
         squared = (x * x + y * y).clamp_min(1e-9)
         angle = torch.stack([-x * z / squared, -y * z / squared, torch.ones_like(x)], dim=1)
         quarter = torch.stack([r.frame[:, :, 1], -r.frame[:, :, 0]], dim=2)
         turned = torch.einsum("blc,bck->blk", r.image - self.detected, quarter) / self.unit[:, None, None]
-        turned = torch.einsum("lij,blj->bli", lm.whitening, turned)
-        by_angle = turned[..., None] * angle[:, None, None]
-        # Row 2 of R moves by -omega_y R_0 + omega_x R_1.
-        views = view_features(rotation)
-        zero = torch.zeros_like(x)
-        dx = torch.stack([-rotation[:, 1, 0], rotation[:, 0, 0], zero], dim=1)
-        dy = torch.stack([-rotation[:, 1, 1], rotation[:, 0, 1], zero], dim=1)
-        by_x, by_y = view_feature_slopes(views)
-        slopes = by_x[:, :, None] * dx[:, None] + by_y[:, :, None] * dy[:, None]
-        bias = torch.einsum("bgw,glk->blkw", slopes, lm.bias)
-        by_view = r.gain[:, None, None, None] * torch.einsum("lij,bljw->bliw", lm.whitening, bias)
-        return (by_angle + by_view) / self.spread[:, None, None, None]
+        turned = torch.einsum("lij,blj->bli", self.lm.whitening, turned)
+        return turned[..., None] * angle[:, None, None]
 
     # -- solve -----------------------------------------------------------------------------------
 
@@ -370,7 +333,6 @@ class Problem:
             self.expected = self.lm.regress.identity(self.detected, self.trust)
             state.coefficients[:, : self.lm.identity_count] = self.expected
         state = self.descend(state, POSE_ITERATIONS, pose_only=True)[0]
-        self.spread = error_spread(state.rotation, self.lm.spread)
         state, iterations, converged = self.descend(state, MAX_ITERATIONS)
         return self.results(state, iterations, converged)
 
@@ -487,8 +449,6 @@ class Residual:
     image: torch.Tensor  # (B, L, 2) pixels
     chosen: torch.Tensor  # (B, C) strip index of each contour landmark
     frame: torch.Tensor  # (B, 2, 2) upright frame
-    gain: torch.Tensor  # (B,) scale over the fixed unit
-    error: torch.Tensor  # (B, L, 2) predicted detector error, metres, upright
     white: torch.Tensor  # (B, L, 2) whitened residual
     weight: torch.Tensor  # (B, L) trust times Cauchy weight
     cost: torch.Tensor  # (B,)

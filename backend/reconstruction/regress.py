@@ -14,9 +14,14 @@ Symbols: B batch, L landmarks, K components of landmark shapes, I identity modes
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from backend.errors import ModelError
 
 # Rounds of finding wrong landmarks; the residual in standard deviations at which one loses most of its
 # say in finding the others; and the one past which it is wrong.
@@ -38,9 +43,8 @@ class Regressor:
         Orthonormal directions in which landmark shapes vary.
     residual : (L,) float32
         What the components leave of a landmark, root mean square, in radii.
-    weights, coarse_weights : (I, 2 L) float32
-    intercept, coarse_intercept : (I,) float32
-        The map for whole detections, and the one for detections with wrong or missing landmarks.
+    weights : (I, 2 L) float32
+    intercept : (I,) float32
     sigma : (I,) float32
         Standard deviation of the error on people not learned from.
     """
@@ -50,16 +54,24 @@ class Regressor:
     residual: np.ndarray
     weights: np.ndarray
     intercept: np.ndarray
-    coarse_weights: np.ndarray
-    coarse_intercept: np.ndarray
     sigma: np.ndarray
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        return {f"regressor.{f.name}": np.ascontiguousarray(getattr(self, f.name), np.float32) for f in fields(self)}
+    def save(self, path: Path, metadata: dict[str, str]) -> None:
+        """Write one safetensors file."""
+        tensors = {f.name: np.ascontiguousarray(getattr(self, f.name), np.float32) for f in fields(self)}
+        save_file(tensors, path, metadata=metadata)
 
     @classmethod
-    def from_tensors(cls, get: dict[str, np.ndarray]) -> Regressor:
-        return cls(**{f.name: get[f"regressor.{f.name}"] for f in fields(cls)})
+    def load(cls, path: Path) -> Regressor:
+        """Read what :meth:`save` wrote; raises :class:`ModelError` when it is not that."""
+        try:
+            tensors = load_file(path)
+            return cls(**{f.name: tensors[f.name] for f in fields(cls)})
+        except (OSError, KeyError, SafetensorError) as error:
+            raise ModelError(
+                f"The regression weights {path.name} cannot be read; reinstall mgcface or learn them again with "
+                "`mgcface measure-detector`."
+            ) from error
 
 
 class RegressStage:
@@ -79,8 +91,6 @@ class RegressStage:
         spanned = torch.cat([torch.stack(moves), tensor(regressor.components)])
         self.components = torch.linalg.qr(spanned.mT)[0].mT
         self.weights, self.intercept = tensor(regressor.weights), tensor(regressor.intercept)
-        self.coarse_weights = tensor(regressor.coarse_weights)
-        self.coarse_intercept = tensor(regressor.coarse_intercept)
         self.used = (self.weights.abs().sum(dim=0).reshape(-1, 2).sum(dim=1) > 0).to(dtype)
         self.sigma = tensor(regressor.sigma)
 
@@ -93,12 +103,7 @@ class RegressStage:
         for _ in range(ROUNDS):
             normal = torch.where(believed[..., None], normal, self.complete(normal))
         normal = align(normal, self.shape, self.used.expand(len(normal), -1))
-        apart = (normal - self.shape).flatten(1)
-        # The fine map reads differences that the completion does not keep, so it needs every point.
-        whole = (believed | (self.used == 0)).all(dim=1)
-        fine = apart @ self.weights.mT + self.intercept
-        coarse = apart @ self.coarse_weights.mT + self.coarse_intercept
-        return torch.where(whole[:, None], fine, coarse)
+        return (normal - self.shape).flatten(1) @ self.weights.mT + self.intercept
 
     def believed(self, landmarks: torch.Tensor, trust: torch.Tensor) -> torch.Tensor:
         """(B, L) bool: landmarks that are trusted and that some face could have."""

@@ -10,8 +10,8 @@ from backend.errors import ModelError
 from backend.face_model.registry import get_model
 from backend.geometry.camera import Camera, intrinsics
 from backend.geometry.rotation import rotation_from_head_euler
-from backend.reconstruction.landmark_model import DATA, DetectorError, shipped_error
-from backend.reconstruction.regress import RegressStage, align
+from backend.reconstruction.landmark_model import shipped_regressor
+from backend.reconstruction.regress import Regressor, RegressStage, align
 
 SET = "mediapipe478"
 
@@ -23,8 +23,8 @@ def model():
 
 @pytest.fixture(scope="module")
 def stage(model):
-    regressor = shipped_error(model, SET).regressor
-    assert regressor is not None, "the calibration of open-head comes with the project"
+    regressor = shipped_regressor(model, SET)
+    assert regressor is not None, "the weights for open-head come with the project"
     return RegressStage(regressor, torch.device("cpu"), torch.float64)
 
 
@@ -91,25 +91,22 @@ def test_points_without_trust_are_not_listened_to(model, stage):
     )
 
 
-def test_a_calibration_survives_the_file(model, tmp_path):
-    error = shipped_error(model, SET)
-    error.save(tmp_path / "copy.safetensors", {"model": "open-head"})
-    again = DetectorError.load(tmp_path / "copy.safetensors")
-    np.testing.assert_array_equal(again.whitening, error.whitening)
-    np.testing.assert_array_equal(again.regressor.weights, error.regressor.weights)
+def test_weights_survive_the_file(model, tmp_path):
+    regressor = shipped_regressor(model, SET)
+    regressor.save(tmp_path / "copy.safetensors", {"model": "open-head"})
+    again = Regressor.load(tmp_path / "copy.safetensors")
+    np.testing.assert_array_equal(again.weights, regressor.weights)
+    np.testing.assert_array_equal(again.residual, regressor.residual)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a tensor file", b"\x00" * 4096])
-def test_a_broken_calibration_is_refused_in_one_sentence(tmp_path, content):
+def test_broken_weights_are_refused_in_one_sentence(tmp_path, content):
     path = tmp_path / "broken.safetensors"
     path.write_bytes(content)
-    with pytest.raises(ModelError, match=r"broken\.safetensors cannot be read; .*\."):
-        DetectorError.load(path)
+    with pytest.raises(ModelError, match=r"broken\.safetensors cannot be read; .*\.$"):
+        Regressor.load(path)
 
 
-def test_a_model_that_was_not_measured_gets_the_assumed_error(model):
-    other = model.replaced(identity=model.identity[:10])
-    error = shipped_error(other, SET)
-    assert error.regressor is None
-    assert error.coupling.shape[2] == 10 + len(model.expression)
-    assert (DATA / f"detector_error_open-head_{SET}.safetensors").exists()
+def test_a_model_that_was_not_learned_on_gets_no_regression(model):
+    assert shipped_regressor(model.replaced(identity=model.identity[:10]), SET) is None
+    assert shipped_regressor(model, "ibug68") is None
