@@ -36,9 +36,10 @@ POSE_ITERATIONS = 5
 # Stop when a step lowers the cost by less than this part of it.
 CONVERGENCE = 3e-4
 DAMPING_START, DAMPING_DOWN, DAMPING_UP, DAMPING_MAX = 1e-3, 0.2, 6.0, 1e8
-# How far the fit may move the identity away from the regressed one. The landmarks have had their say in
-# the regression; what they may add is what its linearity missed. Chosen on invented people.
-REGRESSED_SIGMA = 0.1
+# How far the fit may move the identity away from the regressed one, in standard deviations. Small trusts
+# the regression, which knows painted people best; 1 trusts the landmarks' own word, which knows them worst.
+# Half-way is what holds on faces of either kind.
+REGRESSED_SIGMA = 0.5
 # Residual, in standard deviations, at which a landmark's pull has halved.
 CAUCHY_SCALE = 3.0
 # Rounds of the active set within one step; later iterations finish what these leave.
