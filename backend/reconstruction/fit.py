@@ -267,8 +267,8 @@ class Problem:
 
     # -- derivatives ---------------------------------------------------------------------------
 
-    def jacobian(self, state: State, r: Residual) -> torch.Tensor:
-        """(B, 2 L, P) derivative of the whitened residuals."""
+    def jacobian(self, state: State, r: Residual, pose_only: bool = False) -> torch.Tensor:
+        """(B, 2 L, P) derivative of the whitened residuals; (B, 2 L, 7) with ``pose_only``."""
         lm = self.lm
         batch, count = r.points.shape[:2]
         focal = (state.pose[:, 2] + state.pose[:, 3]).exp()[:, None]
@@ -280,7 +280,8 @@ class Problem:
         flat = (focal * inverse_z)[..., None, None] * to_white
         by_camera = torch.cat([flat, -(flat * ratio[:, :, None]).sum(-1, keepdim=True)], dim=3)
         by_model = by_camera @ state.rotation[:, None]
-        jacobian = torch.zeros(batch, count, 2, self.fitter.precision.shape[0], dtype=lm.dtype, device=lm.device)
+        width = POSE if pose_only else len(self.fitter.precision)
+        jacobian = torch.zeros(batch, count, 2, width, dtype=lm.dtype, device=lm.device)
         arm = r.camera - torch.cat([state.pose[:, :2], state.pose[:, 3:].exp()], dim=1)[:, None]
         jacobian[..., :3] = torch.linalg.cross(arm[:, :, None].expand_as(by_camera), by_camera, dim=3)
         jacobian[..., :3] += self.by_turning(state, r)
@@ -289,6 +290,8 @@ class Problem:
         by_log_focal = (to_white * from_middle[:, :, None]).sum(-1)
         jacobian[..., 5] = by_log_focal
         jacobian[..., 6] = by_log_focal + by_camera[..., 2] * state.pose[:, 3].exp()[:, None, None]
+        if pose_only:
+            return jacobian.reshape(batch, 2 * count, width)
         coefficients = jacobian[..., POSE:]
         for axis in range(3):
             coefficients.addcmul_(by_model[..., axis, None], lm.basis[axis][None, :, None])
@@ -313,19 +316,22 @@ class Problem:
 
     # -- solve -----------------------------------------------------------------------------------
 
-    def normal_equations(self, state: State, r: Residual) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Gradient (B, P), Hessian (B, P, P), and which unknowns may move (B, P)."""
+    def normal_equations(
+        self, state: State, r: Residual, pose_only: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Gradient (B, P), Hessian (B, P, P), and which unknowns may move (B, P); P = 7 with ``pose_only``."""
         _, gradient, hessian = self.prior_terms(state)
         root = r.weight.sqrt()[..., None].expand(-1, -1, 2).flatten(1)
-        weighted = self.jacobian(state, r) * root[..., None]
-        gradient = gradient + torch.einsum("bnp,bn->bp", weighted, r.white.flatten(1) * root)
-        hessian = hessian + weighted.mT @ weighted
-        count = state.coefficients.shape[1]
-        push = gradient[:, POSE : POSE + count]
-        stuck = (state.coefficients <= self.fitter.lower) & (push > 0)
-        stuck |= (state.coefficients >= self.fitter.upper) & (push < 0)
+        weighted = self.jacobian(state, r, pose_only) * root[..., None]
+        width = weighted.shape[2]
+        gradient = gradient[:, :width] + torch.einsum("bnp,bn->bp", weighted, r.white.flatten(1) * root)
+        hessian = hessian[:, :width, :width] + weighted.mT @ weighted
         free = torch.ones_like(gradient, dtype=torch.bool)
-        free[:, POSE : POSE + count] = ~stuck
+        if not pose_only:
+            push = gradient[:, POSE:]
+            stuck = (state.coefficients <= self.fitter.lower) & (push > 0)
+            stuck |= (state.coefficients >= self.fitter.upper) & (push < 0)
+            free[:, POSE:] = ~stuck
         return gradient, hessian, free
 
     def solve(self) -> list[FitResult]:
@@ -345,7 +351,7 @@ class Problem:
         damping = torch.full_like(cost, DAMPING_START)
         iterations = torch.zeros_like(cost, dtype=torch.long)
         done = torch.zeros_like(cost, dtype=torch.bool)
-        equations = self.normal_equations(state, r)
+        equations = self.normal_equations(state, r, pose_only)
         for _ in range(limit):
             step = self.step(state, *equations, damping, pose_only)
             trial = state.moved(step, f.lower, f.upper)
@@ -365,7 +371,7 @@ class Problem:
             if bool(done.all()):
                 break
             r = trial_r if bool(better.all()) else self.residual(state)
-            equations = self.normal_equations(state, r)
+            equations = self.normal_equations(state, r, pose_only)
         return state, iterations, done
 
     def step(
@@ -385,10 +391,9 @@ class Problem:
         other then lose one half of the trade.
         """
         if pose_only:
-            step = torch.zeros_like(gradient)
-            block = hessian[:, :POSE, :POSE]
-            damped = block + torch.diag_embed(damping[:, None] * torch.diagonal(block, dim1=1, dim2=2))
-            step[:, :POSE] = -torch.linalg.solve(damped, gradient[:, :POSE])
+            step = gradient.new_zeros(len(gradient), len(self.fitter.precision))
+            damped = hessian + torch.diag_embed(damping[:, None] * torch.diagonal(hessian, dim1=1, dim2=2))
+            step[:, :POSE] = -torch.linalg.solve(damped, gradient)
             return step
         damped = hessian + torch.diag_embed(damping[:, None] * torch.diagonal(hessian, dim1=1, dim2=2))
         span = slice(POSE, POSE + state.coefficients.shape[1])
