@@ -197,7 +197,7 @@ def build_model(
 
 @app.command("measure-detector")
 def measure_detector(
-    out: Annotated[Path, typer.Option("--out", "-o", help="The calibration file to write.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file of weights to write.")],
     model: ModelOption = "open-head",
     people: Annotated[int, typer.Option("--people", min=200, help="Invented people to paint and detect.")] = 16000,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes to spread the work over.")] = 2,

@@ -1,4 +1,4 @@
-"""``mgcface measure-detector``: the calibration beside the fit. The work is the package ``trainer``."""
+"""``mgcface measure-detector``: the weights that the fit starts from. The work is the package ``trainer``."""
 
 from __future__ import annotations
 

@@ -18,17 +18,12 @@ import torch
 
 from backend.face_model.model import Embedding
 from backend.geometry.closest_point import ClosestPoint
-
-# MediaPipe's face oval, in order around the face (its published FACEMESH_FACE_OVAL connections).
-MEDIAPIPE_OVAL = (
-    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
-    152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
-)  # fmt: skip
+from backend.vision.landmark_sets import FACE_OVAL
 
 # iBUG 68: the jaw from ear to ear; open, so its ends take the direction of their one neighbour.
 IBUG_JAW = tuple(range(17))
 
-CONTOURS = {"mediapipe478": MEDIAPIPE_OVAL, "ibug68": IBUG_JAW}
+CONTOURS = {"mediapipe478": FACE_OVAL, "ibug68": IBUG_JAW}
 
 # Where a strip leads to: MediaPipe's point on the bridge of the nose, iBUG's nose tip.
 STRIP_TARGET = {"mediapipe478": 6, "ibug68": 30}

@@ -6,17 +6,11 @@ import numpy as np
 
 from backend.reconstruction.fit import FitResult, Observation
 from backend.reconstruction.result import FitReport
+from backend.vision.landmark_sets import LEFT_IRIS, RIGHT_IRIS, eye_openness
 from backend.vision.photo import DetectedFace, Photo
 
-# MediaPipe's indices: the five iris points of each eye, with the corners and lid middles of that eye
-# (inner corner, outer corner, upper, lower).
-IRISES = (
-    (range(468, 473), (133, 33, 159, 145)),
-    (range(473, 478), (362, 263, 386, 374)),
-)
-
-# Lid distance over eye width below which the iris is covered and its points are guesses.
-CLOSED_EYE = 0.12
+# Openness of an eye (see eye_openness) below which the iris is covered and its points are guesses.
+CLOSED_EYE = 0.1
 
 # A landmark beyond the photo's border was never seen; it keeps a little pull so that the pose of a
 # cut face stays sane.
@@ -33,9 +27,8 @@ def observe(photo: Photo, face: DetectedFace, landmark_set: str) -> Observation:
     inside = (landmarks >= 0).all(axis=1) & (landmarks <= [photo.width, photo.height]).all(axis=1)
     trust[~inside] = OUTSIDE_TRUST
     if landmark_set == "mediapipe478":
-        for iris, (inner, outer, upper, lower) in IRISES:
-            width = np.linalg.norm(landmarks[inner] - landmarks[outer])
-            if np.linalg.norm(landmarks[upper] - landmarks[lower]) < CLOSED_EYE * width:
+        for iris, openness in zip((RIGHT_IRIS, LEFT_IRIS), eye_openness(landmarks)):
+            if openness < CLOSED_EYE:
                 trust[list(iris)] = 0.0
     return Observation(landmarks, photo.width, photo.height, photo.focal_px, trust)
 

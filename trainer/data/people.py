@@ -19,6 +19,7 @@ from backend.geometry.mesh import vertex_normals
 from backend.geometry.rotation import rotation_from_head_euler
 from backend.reconstruction.priors import symmetric_pairs
 from backend.rendering.rasterize import interpolate, rasterize
+from backend.rendering.tone import linear_to_srgb
 
 # Spread of identity coefficients among the people drawn, in standard deviations of the model.
 IDENTITY_SIGMA = 0.8
@@ -166,7 +167,7 @@ class Painter:
         lit = lit * metered * rng.uniform(0.7, 1.4)
         picture = np.where((triangle >= 0)[..., None], lit, background(triangle.shape, rng))
         noise = rng.normal(0.0, rng.uniform(0.0, 0.01), picture.shape)
-        return (255.0 * (encode_srgb(picture.clip(0.0, 1.0)) + noise)).clip(0.0, 255.0).astype(np.uint8)
+        return (255.0 * (linear_to_srgb(picture) + noise)).clip(0.0, 255.0).astype(np.uint8)
 
     def with_eyes(self, values: np.ndarray, triangle: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Albedo picture with sclera, iris and pupil drawn by the angle from the eyeball's front."""
@@ -199,8 +200,3 @@ def background(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """(H, W, 3) linear gradient between two random colours."""
     rows = np.linspace(0.0, 1.0, shape[0])[:, None, None]
     return (1.0 - rows) * rng.uniform(0.0, 0.9, 3) + rows * np.ones((1, shape[1], 1)) * rng.uniform(0.0, 0.9, 3)
-
-
-def encode_srgb(linear: np.ndarray) -> np.ndarray:
-    """Linear [0, 1] -> sRGB [0, 1], IEC 61966-2-1."""
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055)
