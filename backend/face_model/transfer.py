@@ -16,7 +16,7 @@ from scipy.spatial import KDTree
 from backend.errors import ModelError
 from backend.face_model.model import EYES, LANDMARK_SETS, SKIN, Embedding, FaceModel
 from backend.geometry.alignment import Similarity, fit_similarity
-from backend.geometry.closest_point import ClosestPoint
+from backend.geometry.closest_point import SurfaceTree
 from backend.geometry.mesh import NO_CORNER
 
 # iBUG points that sit on features of the face; 0 to 16 are the jaw line, which every author puts elsewhere.
@@ -180,12 +180,12 @@ def _vertex_slots(model: FaceModel) -> np.ndarray:
     return slots
 
 
-def _surfaces(model: FaceModel, vertices: np.ndarray) -> dict[str, ClosestPoint]:
+def _surfaces(model: FaceModel, vertices: np.ndarray) -> dict[str, SurfaceTree]:
     surfaces = {}
     for slot, material in enumerate(model.materials):
         triangles = model.triangles[model.triangle_material == slot]
         if len(triangles):
-            surfaces[material] = ClosestPoint(vertices, triangles)
+            surfaces[material] = SurfaceTree(vertices, triangles)
     return surfaces
 
 

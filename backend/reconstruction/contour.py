@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from backend.face_model.model import Embedding
-from backend.geometry.closest_point import ClosestPoint
+from backend.geometry.closest_point import SurfaceTree
 from backend.vision.landmark_sets import FACE_OVAL
 
 # iBUG 68: the jaw from ear to ear; open, so its ends take the direction of their one neighbour.
@@ -75,7 +75,7 @@ def build_strips(name: str, mean: np.ndarray, triangles: np.ndarray, embedding: 
     start, target = points[indices], points[STRIP_TARGET[name]]
     steps = np.linspace(0.0, STRIP_REACH, STRIP_POINTS)
     chords = start[:, None] + steps[None, :, None] * (target - start)[:, None]
-    corners, barycentric = ClosestPoint(mean, triangles).embed(chords.reshape(-1, 3))
+    corners, barycentric = SurfaceTree(mean, triangles).embed(chords.reshape(-1, 3))
     # The frontal place stays exactly the landmark, whatever the surface search rounds.
     first = np.arange(len(indices)) * STRIP_POINTS
     corners[first], barycentric[first] = embedding.corners[indices], embedding.barycentric[indices]

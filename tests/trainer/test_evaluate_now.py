@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from backend.geometry.alignment import Similarity
+from backend.geometry.closest_point import SurfaceTree
 from backend.geometry.rotation import matrix_from_rotation_vector
 from trainer.evaluate import now_protocol as now
-from trainer.evaluate.closest_point import SurfaceTree, closest_points_brute_force
 
 # A stand-in for a face: an ellipsoid cap with a nose and eye hollows, 14 cm wide, in metres.
 SIDE = 45
@@ -51,27 +51,6 @@ def scan_of(face) -> now.Scan:
 
 
 SIMILARITY = Similarity(1.7, matrix_from_rotation_vector(np.array([0.4, -1.1, 2.0])), np.array([0.3, -0.2, 5.0]))
-
-
-@pytest.mark.parametrize("guessed", [False, True])
-def test_tree_answers_like_brute_force(face, guessed):
-    vertices, triangles, _ = face
-    rng = np.random.default_rng(0)
-    points = rng.uniform(-0.12, 0.12, (300, 3))
-    points[:50] = vertices[rng.choice(len(vertices), 50)]
-    guess = rng.integers(0, len(triangles), 300) if guessed else None
-    fast = SurfaceTree(vertices, triangles).query(points, guess)
-    slow = closest_points_brute_force(points, vertices, triangles)
-    np.testing.assert_allclose(fast.distances, slow.distances, atol=1e-12)
-    np.testing.assert_allclose(np.linalg.norm(fast.points - points, axis=1), slow.distances, atol=1e-12)
-
-
-def test_tree_survives_triangles_without_area():
-    vertices = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [2, 0, 0]])
-    triangles = np.array([[0, 1, 3], [0, 0, 0], [0, 1, 2]])
-    points = np.array([[1.5, 0.0, 1.0], [0.2, 0.2, -2.0], [-1.0, -1.0, 0.0]])
-    fast = SurfaceTree(vertices, triangles).query(points)
-    np.testing.assert_allclose(fast.distances, [1.0, 2.0, np.sqrt(2.0)], atol=1e-12)
 
 
 def test_crop_is_the_sphere_of_the_protocol(face):

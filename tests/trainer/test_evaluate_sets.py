@@ -121,7 +121,7 @@ def test_james_has_a_plausible_size_and_landmarks_on_the_surface():
     surface, landmarks = truth_sets.james_surface(SHARED / "scans/james")
     assert np.linalg.norm(landmarks[36] - landmarks[45]) == pytest.approx(truth_sets.OUTER_EYE_DISTANCE)
     assert landmarks[36, 0] < 0 < landmarks[45, 0] and landmarks[8, 1] < landmarks[30, 1] < landmarks[27, 1]
-    from trainer.evaluate.closest_point import SurfaceTree
+    from backend.geometry.closest_point import SurfaceTree
 
     inner = SurfaceTree(surface.vertices, surface.triangles).query(landmarks[17:]).distances
     assert np.median(inner) < 0.003

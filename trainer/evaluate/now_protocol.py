@@ -17,8 +17,8 @@ import numpy as np
 
 from backend.errors import MgcFaceError
 from backend.geometry.alignment import Similarity
+from backend.geometry.closest_point import SurfaceTree
 from backend.geometry.rotation import matrix_from_rotation_vector
-from trainer.evaluate.closest_point import SurfaceTree
 
 # Order of the seven landmarks: right-outer, right-inner, left-inner and left-outer eye corner, bottom
 # of the nose, right and left mouth corner. "Right" is the subject's.
