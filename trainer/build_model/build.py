@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import vstack
 
+from backend.errors import ModelError
 from backend.face_model.file_format import save_model
 from backend.face_model.model import EYES, MOUTH, SKIN, FaceModel, ModelInfo
 from backend.geometry.mesh import triangle_normals, triangulate
-from trainer.build_model import charts, landmarks, parts, regions
+from trainer.build_model import charts, check_uv, landmarks, parts, regions
 from trainer.build_model.bases import (
     ARKIT_NAMES,
     arkit_shapes,
@@ -79,6 +80,9 @@ def run(
     points, people = landmarks.mediapipe478(model, progress=lambda share: say("landmarks", 0.4 + 0.4 * share))
     model = model.replaced(landmarks={**model.landmarks, "mediapipe478": points})
     model.info.extra["mediapipe_people_found"] = people
+    overlaps = check_uv.overlap_figures(model)
+    if any(overlaps.values()):
+        raise ModelError(f"The texture coordinates of the head that was built overlap: {overlaps}.")
     say("writing", 0.85)
     save_model(model, output)
     if report is not None:

@@ -153,7 +153,9 @@ def face_alone(face_uv: np.ndarray, rest: np.ndarray, face: np.ndarray, whole: n
     return held, (alone - middle) @ u @ vt + goal
 
 
-def slim(rest: np.ndarray, triangles: np.ndarray, start: np.ndarray, held=None, goal=None) -> np.ndarray:
+def slim(
+    rest: np.ndarray, triangles: np.ndarray, start: np.ndarray, held=None, goal=None, steps: int = SLIM_STEPS
+) -> np.ndarray:
     """Relax a flat mesh without folds towards isometry (symmetric Dirichlet energy).
 
     ``held`` (N,) vertices are drawn to ``goal`` (N, 2).
@@ -169,7 +171,7 @@ def slim(rest: np.ndarray, triangles: np.ndarray, start: np.ndarray, held=None, 
         np.asfortranarray(goal),
         HOLD,
     )
-    return np.asarray(igl.slim_solve(data, SLIM_STEPS))[:, :2]
+    return np.asarray(igl.slim_solve(data, steps))[:, :2]
 
 
 def upright(flat: np.ndarray, rest: np.ndarray, pairs: np.ndarray) -> np.ndarray:

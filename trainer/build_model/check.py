@@ -139,22 +139,6 @@ def _l2(a: np.ndarray, b: np.ndarray, area: np.ndarray, chosen: np.ndarray) -> f
     return float(np.sqrt((scale * (1 / a[chosen] ** 2 + 1 / b[chosen] ** 2) / 2 * weight).sum()) - 1)
 
 
-def overlapping_texels(model: FaceModel, size: int = 1024) -> int:
-    """Texel centres of the skin's chart that more than one triangle covers (away from shared edges)."""
-    skin = model.triangle_material == _slot(model, SKIN)
-    uv = model.uv.astype(float)[model.triangles_uv[skin]] * size
-    covered = np.zeros((size, size), np.uint8)
-    for triangle in uv:
-        low = np.maximum(np.floor(triangle.min(axis=0)).astype(int), 0)
-        high = np.minimum(np.ceil(triangle.max(axis=0)).astype(int) + 1, size)
-        x, y = np.meshgrid(np.arange(low[0], high[0]) + 0.5, np.arange(low[1], high[1]) + 0.5)
-        inside = np.ones(x.shape, bool)
-        for p, q in zip(triangle, np.roll(triangle, -1, axis=0)):
-            inside &= (q[0] - p[0]) * (y - p[1]) - (q[1] - p[1]) * (x - p[0]) > 1e-6
-        covered[low[1] : high[1], low[0] : high[0]] += inside
-    return int((covered > 1).sum())
-
-
 # Where one might look into the head: middle and width in metres; the bust's open edge is in none of them.
 PEEPHOLES = (
     ((0.0, 0.030, 0.085), 0.12),

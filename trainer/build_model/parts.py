@@ -8,19 +8,16 @@ Symbols: V vertices, F quads, S source vertices.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pynanoinstantmeshes
 from scipy.sparse import csr_matrix, diags, vstack
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from backend.geometry.mesh import boundary_edges, triangulate
+from trainer.build_model.atlas import packed_charts
+from trainer.build_model.remesh import remesh
 from trainer.build_model.shrinkwrap import cast_rays, closest_on_surface, rows_on_surface
 from trainer.build_model.source import CENTIMETRE, GUMS_AND_TONGUE, LEFT_EYE_SHELL, MOUTH_SOCKET, TEETH, Source
 
@@ -36,9 +33,10 @@ TOOTH_GRID = 4
 # many. Gum nearer to the tongue than the clearance is the source's tongue. Border vertices within reach
 # of the mid-plane are laid onto it. Metres.
 GUM_VERTICES = 120
-REMESH_VOTES = 9
 TONGUE_CLEARANCE, MID_REACH, MID_SLACK = 0.0012, 0.0012, 1e-6
 TONGUE_SEGMENTS, TONGUE_STEPS = 20, 14
+# The tip of the tongue is as wide in the texture as this many rings.
+TONGUE_TIP = 3
 
 
 @dataclass(frozen=True)
@@ -264,44 +262,10 @@ def gums(source: Source, mirror: np.ndarray, tongue_part: Part) -> Part:
     side = diags(np.where(middle, 0.5, 1.0))
     weights = (side @ weights + diags(np.where(middle, 0.5, 0.0)) @ weights[:, mirror]).tocsr()
     part = share_middle(weights, quads, middle, mirror)
-    return replace(part, uv=arch_chart(part.weights @ source.mean))
-
-
-def remesh(points: np.ndarray, triangles: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Instant Meshes' quads, the same every time: vertices (V, 3) and quads (F, 4).
-
-    Even when asked to be deterministic, the library's threads race now and then and about one answer in
-    ten differs. The answer that comes most often of :data:`REMESH_VOTES` is taken.
-    """
-    answers: dict[bytes, list] = {}
-    for _ in range(REMESH_VOTES):
-        with quiet():
-            vertices, quads = pynanoinstantmeshes.remesh(
-                np.ascontiguousarray(points, np.float32),
-                np.ascontiguousarray(triangles, np.uint32),
-                vertex_count=count,
-                align_to_boundaries=True,
-                deterministic=True,
-            )
-        vertices, quads = np.array(vertices), np.array(quads)
-        answers.setdefault(vertices.tobytes() + quads.tobytes(), []).append((vertices, quads))
-    vertices, quads = max(answers.values(), key=len)[0]
-    return vertices.astype(float), quads.astype(int)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Send to nowhere what a compiled library writes on the standard output."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 1)
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(nowhere)
-        os.close(kept)
+    # The texture is cut along the mid-plane: each half of the mouth's gums has its own half of the square.
+    uv, face_uv = packed_charts(quads, part.weights[: len(points)] @ source.mean, height=2.0)
+    right = face_uv[:, [0, 3, 2, 1]] + len(uv)
+    return replace(part, uv=np.concatenate(side_by_side(uv)), face_uv=np.concatenate([face_uv, right]))
 
 
 def gum_triangles(source: Source, tongue_part: Part) -> np.ndarray:
@@ -329,20 +293,6 @@ def share_middle(weights: csr_matrix, quads: np.ndarray, middle: np.ndarray, mir
     return Part("gums", faces, vstack([weights, weights[~middle][:, mirror]]).tocsr(), back, np.zeros((0, 2)), faces)
 
 
-def arch_chart(points: np.ndarray) -> np.ndarray:
-    """(V, 3) -> (V, 2) in the unit square: the angle round the arch against height and depth.
-
-    The inner face of the gums lies above the outer one in the texture by its distance from the front.
-    """
-    axis = np.array([0.0, 0.0, points[:, 2].min()])
-    arm = points - axis
-    angle = np.arctan2(arm[:, 0], arm[:, 2])
-    reach = np.hypot(arm[:, 0], arm[:, 2])
-    chart = np.column_stack([angle, points[:, 1] - 0.5 * reach])
-    low, high = chart.min(axis=0), chart.max(axis=0)
-    return (chart - low) / (high - low)
-
-
 def tongue(source: Source, mirror: np.ndarray) -> Part:
     """The tongue: a dome of quads round a spine in the mid-plane, its tip in front, open at the root."""
     gum_triangles = source.part_triangles(GUMS_AND_TONGUE)
@@ -363,7 +313,7 @@ def tongue(source: Source, mirror: np.ndarray) -> Part:
     partner = cKDTree(grid * [1, 1, 10]).query(grid * [-1, 1, 10])[1]
     length = np.where(ring == 0, 1.0 + 0.05 * (1 - spread), 1.0 - at)
     along = length / length.max()
-    reach = 0.5 * (1 - along) + 0.02
+    reach = 0.5 * np.where(ring == 0, TONGUE_TIP * spread, TONGUE_TIP + ring) / (TONGUE_TIP + TONGUE_STEPS)
     uv = np.stack([0.5 + reach * np.cos(around), 0.5 + reach * np.sin(around)], axis=1)
     # Averaging with the mirrored rows removes what little the source lacks in symmetry.
     weights = 0.5 * (weights + weights[partner][:, mirror])

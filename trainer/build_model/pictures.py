@@ -13,7 +13,7 @@ import igl
 import numpy as np
 import torch
 
-from backend.face_model.model import FaceModel
+from backend.face_model.model import SKIN, FaceModel
 from backend.geometry.camera import Camera, intrinsics
 from backend.geometry.mesh import vertex_normals
 from backend.geometry.rotation import rotation_from_head_euler
@@ -201,12 +201,12 @@ def checkerboard(size: int = 2048, squares: int = 64) -> np.ndarray:
     return np.where(dark[..., None], tint * 0.45, tint)
 
 
-def draw_chart(model: FaceModel, size: int = 1000) -> np.ndarray:
-    """(size, size, 3) uint8: the edges of the skin's chart over a checkerboard."""
+def draw_chart(model: FaceModel, material: str = SKIN, size: int = 1000) -> np.ndarray:
+    """(size, size, 3) uint8: the edges of a material's charts over a checkerboard."""
     large = size * SUPERSAMPLE
     canvas = (checkerboard(large) * 127 + 128).astype(np.uint8)
-    skin = model.face_uv[model.face_material == 0]
-    corners = np.column_stack([model.uv[:, 0], 1 - model.uv[:, 1]])[skin] * large * 8
+    quads = model.face_uv[model.face_material == model.materials.index(material)]
+    corners = np.column_stack([model.uv[:, 0], 1 - model.uv[:, 1]])[quads] * large * 8
     cv2.polylines(canvas, list(np.rint(corners).astype(np.int32)), True, (15, 20, 40), 1, cv2.LINE_AA, 3)
     return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
 

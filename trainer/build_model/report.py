@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from backend.export.eye_texture import eye_texture
-from backend.face_model.model import FaceModel
-from trainer.build_model import check
+from backend.face_model.model import MOUTH, SKIN, FaceModel
+from trainer.build_model import check, check_uv
 from trainer.build_model.pictures import View, checkerboard, draw, draw_chart, hidden_sky, save
 from trainer.build_model.source import Source
 
@@ -28,7 +28,7 @@ REGION_TONES = {
     "eyelids": (0.28, 0.50, 0.30),
 }
 PEOPLE_SEED = 5
-EYE, MOUTH = (0.031, 0.030, 0.085), (0.0, -0.040, 0.090)
+EYE, LIPS = (0.031, 0.030, 0.085), (0.0, -0.040, 0.090)
 
 
 def write_report(model: FaceModel, source: Source, assembly: dict, folder: Path) -> dict:
@@ -46,7 +46,8 @@ def measure(model: FaceModel, source: Source, assembly: dict, samples: int = che
     spread = model.landmarks["mediapipe478"].spread_mm
     figures = {
         "quads": check.quad_figures(model),
-        "texture": check.texture_figures(model) | {"overlapping_texels": check.overlapping_texels(model)},
+        "texture": check.texture_figures(model),
+        "overlaps": check_uv.overlap_figures(model),
         "see_through": check.see_through(model, posed(model)),
         "lids": check.lid_figures(model, source, assembly["rotation"]),
         "reproduction_mm": check.reproduction(model, source, assembly["rotation"], samples),
@@ -86,9 +87,9 @@ def draw_pictures(model: FaceModel, folder: Path) -> None:
         return draw(model, vertices, view, eye_texture=eyes, hidden=hidden, **options)
 
     save([[plain(rest, view) for view in (front, turned, side)]], folder / "open-head-wireframe.jpg")
-    close = [View(centre=EYE, width=0.065), View(centre=MOUTH, width=0.085), View(-90, 0, (0.07, 0.005, -0.012), 0.095)]
+    close = [View(centre=EYE, width=0.065), View(centre=LIPS, width=0.085), View(-90, 0, (0.07, 0.005, -0.012), 0.095)]
     save([[plain(rest, view) for view in close]], folder / "open-head-details.jpg")
-    mouth_views = [View(centre=(0, -0.03, 0), width=0.22), View(-40, 0, (0, -0.03, 0), 0.24), View(0, 20, MOUTH, 0.10)]
+    mouth_views = [View(centre=(0, -0.03, 0), width=0.22), View(-40, 0, (0, -0.03, 0), 0.24), View(0, 20, LIPS, 0.10)]
     wide, tongue = posed(model, jawOpen=1.0), posed(model, jawOpen=0.7, tongueOut=1.0)
     smile = posed(
         model, jawOpen=0.35, mouthSmileLeft=0.8, mouthSmileRight=0.8, mouthUpperUpLeft=0.6, mouthUpperUpRight=0.6
@@ -111,8 +112,8 @@ def draw_pictures(model: FaceModel, folder: Path) -> None:
     board = checkerboard()
     save(
         [
-            [draw_chart(model, 540)]
-            + [draw(model, rest, v, edges=0, texture=board, eye_texture=eyes) for v in (front, turned)]
+            [draw_chart(model, name, 540) for name in (SKIN, MOUTH)],
+            [draw(model, rest, v, edges=0, texture=board, eye_texture=eyes) for v in (front, turned)],
         ],
         folder / "open-head-texture.jpg",
     )
