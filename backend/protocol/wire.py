@@ -104,13 +104,13 @@ def encode(message: Message, limit: int = MAX_MESSAGE_BYTES) -> list[Buffer]:
     return [MAGIC, header, *buffers]
 
 
-def _array_frame(name: str, array: np.ndarray) -> tuple[dict[str, Any], memoryview]:
+def _array_frame(name: str, array: np.ndarray) -> tuple[dict[str, Any], Buffer]:
     array = np.asarray(array)
     dtype = f"{array.dtype.kind}{array.dtype.itemsize}"
     if dtype not in DTYPES or array.ndim > MAX_DIMENSIONS or not 0 < len(name) <= MAX_NAME:
         raise ProtocolError(f"The array {name!r} ({array.dtype}, {array.ndim} dimensions) has no form on the wire.")
     flat = np.ascontiguousarray(array, DTYPES[dtype]).reshape(-1)
-    return {"name": name, "dtype": dtype, "shape": list(array.shape)}, memoryview(flat.view("u1"))
+    return {"name": name, "dtype": dtype, "shape": list(array.shape)}, flat.view("u1").data
 
 
 def decode(frames: Sequence[Buffer], limit: int = MAX_MESSAGE_BYTES) -> Message:
