@@ -154,6 +154,14 @@ def doctor(json_output: JsonOption = False) -> None:
     finish(lambda _: run(json_output), json_output)
 
 
+@app.command("warm-up")
+def warm_up(quiet: QuietOption = False) -> None:
+    """Compile what is otherwise compiled at the first photo. Set-ups and installers call this once."""
+    from backend.commands.warm_up import run
+
+    finish(lambda _: run(quiet))
+
+
 @app.command()
 def bench(
     photo: Annotated[

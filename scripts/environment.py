@@ -50,6 +50,14 @@ def install(extras):
         [*pip, "--constraint", str(ROOT / "constraints.txt"), "--editable", target],
         "The installation failed; read pip's message above, check the network and try again.",
     )
+    warm_up()
+
+
+def warm_up():
+    """Compile the kernels now, so that the first photo is fast. When this fails, the first photo compiles them."""
+    say("Compiling")
+    command = [str(venv_python()), "-m", "backend.cli", "warm-up", "--quiet"]
+    subprocess.call(command, cwd=str(ROOT), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def find_python():

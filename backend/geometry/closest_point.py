@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
+
+from backend.geometry.kernel_cache import njit
 
 # A node of the tree with this many triangles or fewer is not split further: below about this size
 # testing them all costs less than walking another level.

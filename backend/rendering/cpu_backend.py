@@ -7,10 +7,7 @@ parallel layer, whose default implementation must not be entered by two threads 
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,14 +30,7 @@ def _kernels() -> tuple[ModuleType, ModuleType]:
     """The compiled modules, ``cpu_kernels`` and ``cpu_gradients``, loaded on first use."""
     with _lock:
         names = ("backend.rendering.cpu_kernels", "backend.rendering.cpu_gradients")
-        try:
-            kernels, gradients = (import_module(name) for name in names)
-        except RuntimeError:
-            # Numba found no place to keep compiled code: neither beside the source nor in a home folder.
-            folder = tempfile.mkdtemp(prefix="mgcface-numba-")
-            atexit.register(shutil.rmtree, folder, ignore_errors=True)
-            vars(import_module("numba").config)["CACHE_DIR"] = folder
-            kernels, gradients = (import_module(name) for name in names)
+        kernels, gradients = (import_module(name) for name in names)
     return kernels, gradients
 
 

@@ -10,8 +10,8 @@ Symbols: V vertices, T triangles, H, W image size.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from backend.geometry.kernel_cache import njit
 from backend.rendering.antialias import LONGEST_WALK, NO_NEIGHBOUR
 from backend.rendering.barycentric import SMALLEST_AREA
 

@@ -13,8 +13,8 @@ Symbols: V vertices, T triangles, H, W image size, K bands, M triangle-band pair
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from backend.geometry.kernel_cache import njit
 from backend.rendering.barycentric import SMALLEST_AREA
 from backend.rendering.fragments import BACKGROUND, FAR_LIMIT, GRID, GRID_BITS, HALF_PIXEL, IMAGE_LIMIT, NEAR_PLANE
 
