@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A job as Blender's main thread sees it: start, pump until it is over.
+
+The operator pumps from a timer when there is a window and in a loop when there is none. Nothing here keeps
+hold of a data-block between two calls, because undo, another file or a deletion may take it away.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from pathlib import Path
+from queue import Empty
+
+import bpy
+from bpy.app.handlers import persistent
+
+from . import naming, service
+from .link import events
+from .link.events import Ended, FaceReady, PhotoFailed, Progress, Request
+from .properties import DONE, FAILED, RUNNING, WAITING
+from .scene.build import Builder, BuildOptions, sweep
+from .scene.head_data import Head
+from .scene.refit import RefitError, Refitter
+
+# How long one call may work before the interface gets its turn (seconds). A step takes up to 20 ms.
+BUDGET_S = 0.015
+# Counts what pulls data-blocks away under a builder: undo, redo, another file.
+_epoch = 0
+
+
+class Job:
+    """Photos on their way to heads.
+
+    Parameters
+    ----------
+    photos : list of str
+        Absolute paths.
+    listed : list of int
+        Where each photo stands in the panel's list; -1 when it does not.
+    options : dict
+        For the backend.
+    build : BuildOptions
+    refit : str
+        Name of the head that is to be updated instead of making new ones.
+    """
+
+    def __init__(
+        self, photos: list[str], listed: list[int], options: dict, build: BuildOptions, refit: str = "", face: int = 0
+    ) -> None:
+        self.photos, self.listed, self.options, self.build, self.refit, self.face = (
+            photos,
+            listed,
+            options,
+            build,
+            refit,
+            face,
+        )
+        self.made: list[str] = []
+        self.problems: list[str] = []
+        self.ended: Ended | None = None
+        self.cancelled = False
+        self._heads: deque[tuple[int, Head]] = deque()
+        self._work: Builder | Refitter | None = None
+        self._work_epoch = _epoch
+        self._first_place = sum(obj.get(naming.ROLE) == naming.HEAD for obj in bpy.context.scene.objects)
+        self._request = Request(tuple(photos), options, build.eyes, build.scale)
+
+    def start(self) -> None:
+        state = bpy.context.window_manager.mgcface
+        state.running, state.cancelling, state.failed = True, False, False
+        state.fraction, state.text, state.result = 0.0, "Starting", ""
+        for index in self.listed:
+            self._show_photo(index, WAITING, 0.0, "")
+        service.link().submit(self._request)
+
+    def cancel(self) -> None:
+        """Ask the backend to stop; the job ends when it says so."""
+        bpy.context.window_manager.mgcface.cancelling = self.cancelled = True
+        while len(self._heads) > (self._work is not None):
+            self._heads.pop()
+        service.link().cancel()
+
+    def pump(self) -> bool:
+        """Take what has arrived, build a little; True when the job is over and everything stands."""
+        end = time.monotonic() + BUDGET_S
+        self._take_events()
+        while (self._work or self._heads) and time.monotonic() < end:
+            self._build_a_little()
+        over = self.ended is not None and self._work is None and not self._heads
+        if over:
+            self._conclude()
+        return over
+
+    def abandon(self) -> None:
+        """Leave at once, with another file coming or the add-on going; what is half-built goes."""
+        service.link().cancel()
+        self._work = None
+        sweep()
+        bpy.context.window_manager.mgcface.running = False
+
+    def _take_events(self) -> None:
+        queue = service.link().events
+        try:
+            while True:
+                event = queue.get_nowait()
+                if event.job == self._request.id:
+                    self._take(event)
+        except Empty:
+            return
+
+    def _take(self, event: events.Event) -> None:
+        state = bpy.context.window_manager.mgcface
+        if isinstance(event, Progress):
+            photo = self.photos[event.photo] if event.photo < len(self.photos) else ""
+            state.fraction = event.fraction if len(self.photos) == 1 else self._overall(event)
+            state.text = event.text or f"{Path(photo).name}: {event.stage}"
+            self._show_photo(self._place(event.photo), RUNNING, event.fraction, "")
+        elif isinstance(event, FaceReady):
+            if not self.cancelled and (not self.refit or event.head.face == self.face):
+                self._heads.append((event.photo, event.head))
+            self._show_photo(self._place(event.photo), DONE, 1.0, "")
+        elif isinstance(event, PhotoFailed):
+            self.problems.append(event.sentence)
+            self._show_photo(self._place(event.photo), FAILED, 0.0, event.sentence)
+        else:
+            self.ended = event
+
+    def _build_a_little(self) -> None:
+        if self._work is None:
+            photo, head = self._heads[0]
+            self._work_epoch = _epoch
+            if self.refit:
+                self._work = Refitter(head, self.refit, self.build, self.options)
+            else:
+                # Faces of one photo keep their place in front of its camera; upright heads stand side by side.
+                place = photo if self.build.placement == "CAMERA" else len(self.made)
+                self._work = Builder(head, self.build, self._first_place + place, self.options)
+        elif self._work_epoch != _epoch:
+            # Its data-blocks may be gone: once more from the beginning, the head is still here.
+            sweep()
+            self._work = None
+            return
+        try:
+            if self._work.step():
+                self.made.append(self._heads.popleft()[1].name)
+                self._work = None
+        except (RefitError, ReferenceError) as error:
+            sweep()
+            self._work = None
+            self._heads.popleft()
+            gone = "The head was deleted while it was being made: click Reconstruct Face again."
+            self.problems.append(str(error) if isinstance(error, RefitError) else gone)
+
+    def _conclude(self) -> None:
+        assert self.ended is not None
+        state = bpy.context.window_manager.mgcface
+        state.running = state.cancelling = False
+        if self.ended.kind == events.CANCELLED:
+            state.result = "Cancelled"
+            for index in self.listed:
+                self._show_photo(index, WAITING, 0.0, "", only=RUNNING)
+        elif self.ended.kind == events.FAILED:
+            state.result, state.failed = self.ended.sentence, True
+            for index in self.listed:
+                self._show_photo(index, FAILED, 0.0, self.ended.sentence, only=RUNNING)
+        else:
+            self._conclude_done(state)
+
+    def _conclude_done(self, state: bpy.types.PropertyGroup) -> None:
+        if self.refit and not self.made and not self.problems:
+            self.problems.append(f"Face {self.face + 1} was not found in the photo again: reconstruct another.")
+        elif not self.made and not self.problems:
+            self.problems.append("No face was made from the photo: try a sharper one that shows it from the front.")
+        heads = f"{len(self.made)} head" + ("s" if len(self.made) != 1 else "")
+        done = f"{heads} updated" if self.refit else f"{heads} made"
+        state.failed = not self.made
+        state.result = " ".join([done + ".", *self.problems, *self.ended.notes]) if self.made else self.problems[0]
+
+    def _overall(self, event: Progress) -> float:
+        done = sum(self._state_of(index) in (DONE, FAILED) for index in range(len(self.photos)))
+        return min(1.0, (done + event.fraction) / len(self.photos))
+
+    def _state_of(self, photo: int) -> str:
+        index = self._place(photo)
+        photos = bpy.context.window_manager.mgcface.photos
+        return photos[index].state if 0 <= index < len(photos) else WAITING
+
+    def _place(self, photo: int) -> int:
+        return self.listed[photo] if photo < len(self.listed) else -1
+
+    def _show_photo(self, index: int, state: str, fraction: float, note: str, only: str = "") -> None:
+        photos = bpy.context.window_manager.mgcface.photos
+        if 0 <= index < len(photos) and only in ("", photos[index].state):
+            photos[index].state, photos[index].fraction, photos[index].note = state, fraction, note
+
+
+@persistent
+def pulled_away(*_: object) -> None:
+    """Undo, redo or another file: data-blocks are not what they were."""
+    global _epoch
+    _epoch += 1
+
+
+HANDLERS = ("undo_post", "redo_post", "load_post")
+
+
+def register() -> None:
+    for name in HANDLERS:
+        getattr(bpy.app.handlers, name).append(pulled_away)
+
+
+def unregister() -> None:
+    for name in HANDLERS:
+        getattr(bpy.app.handlers, name).remove(pulled_away)

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The backend's process on this machine: start it, see that it lives, end it. No bpy in here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+# Variables that would make another Python load Blender's modules or another environment's.
+FOREIGN_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "VIRTUAL_ENV", "LD_PRELOAD")
+# Seconds that a backend which was asked to end may take before it is killed.
+PATIENCE_S = 3.0
+# Characters at the end of the log that are searched for the reason of a crash.
+LOG_TAIL = 4000
+
+
+class LaunchError(Exception):
+    """The backend cannot be started or reached; one sentence for the artist."""
+
+
+class Launcher:
+    """Starts `mgcface serve` and owns that process.
+
+    Parameters
+    ----------
+    python : str
+        The Python that has the backend; empty when none was set up.
+    connection_file : Path
+        Where the server says how to reach it.
+    log_file : Path
+        Takes what the process prints.
+    device : str
+        ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    def __init__(self, python: str, connection_file: Path, log_file: Path, device: str) -> None:
+        self.python, self.connection_file, self.log_file, self.device = python, connection_file, log_file, device
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process; raises LaunchError. The server says in the connection file when it listens."""
+        if not self.python:
+            raise LaunchError("There is no backend yet: click Set Up Backend in the Backend panel.")
+        if not os.path.isfile(self.python):
+            raise LaunchError(f"The backend's Python {self.python} is gone: click Set Up Backend or choose another.")
+        command = [self.python, "-m", "backend.cli", "serve", "--connection-file", str(self.connection_file)]
+        command += ["--parent-pid", str(os.getpid()), "--device", self.device]
+        self.connection_file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            # The child keeps its own handle of the log; ours is closed at once.
+            with open(self.log_file, "wb") as log:
+                self.process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    cwd=self.connection_file.parent,
+                    env=clean_environment(),
+                    **own_group(),
+                )
+        except OSError as error:
+            raise LaunchError(
+                f"The backend could not be started ({error.strerror or error}): click Set Up Backend to repair it."
+            ) from error
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def ended(self) -> bool:
+        """It was started here and is no more."""
+        return self.process is not None and self.process.poll() is not None
+
+    def reason(self) -> str:
+        """The last thing that the process printed; empty when it printed nothing."""
+        try:
+            text = self.log_file.read_bytes()[-LOG_TAIL:].decode("utf-8", "replace")
+        except OSError:
+            return ""
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return lines[-1] if lines else ""
+
+    def end(self, patience_s: float = PATIENCE_S) -> None:
+        """Wait for the process to end by itself, then make it."""
+        process, self.process = self.process, None
+        if process is None:
+            return
+        try:
+            process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def kill(self) -> None:
+        """For a process that does not answer any more."""
+        self.end(patience_s=0.0)
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without what Blender or a shell put there for another Python."""
+    kept = {key: value for key, value in os.environ.items() if key not in FOREIGN_VARIABLES}
+    return {**kept, "PYTHONNOUSERSITE": "1", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def own_group() -> dict:
+    """Arguments of Popen that keep Ctrl-C in Blender's terminal and console windows away from the process."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}

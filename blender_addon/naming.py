@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every name that ends up in an artist's file, in one place: renaming one later loses what it marked."""
+
+from __future__ import annotations
+
+# Custom property that says what a data-block is, whatever the artist calls it.
+ROLE = "mgcface_role"
+SUBJECT, HEAD, CAMERA, SUN, ROOT = "subject", "head", "camera", "sun", "root"
+PHOTO_IMAGE, SKIN_IMAGE, EYES_IMAGE = "photo", "skin image", "eyes image"
+# Put on what a reconstruction has made until its collection stands in the scene.
+UNFINISHED = "mgcface_unfinished"
+
+# On the head: everything that is needed to do it again.
+RECORD = "mgcface_record"
+PHOTO = "mgcface_photo"
+FACE = "mgcface_face"
+SETTINGS = "mgcface_settings"
+# On the camera: width and height of the photo in pixels.
+PHOTO_SIZE = "mgcface_photo_size"
+
+BASIS = "Basis"
+CONFIDENCE = "confidence"
+UV_MAP = "UVMap"

@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The backend in the artist's hands: set up, start, stop, test, look at the log, copy a report."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import bpy
+
+from .. import service
+from ..link import events
+from ..link.installer import Installation, environment_stamp
+from ..link.launcher import clean_environment, own_group
+from ..link.self_test import SelfTest
+from .reconstruct import redraw
+
+if TYPE_CHECKING:
+    from bpy.types import Context, Event
+
+# Seconds between two looks at a process.
+TICK_S = 0.2
+SETUP_LOG = "setup.log"
+# Lines of the log that go into a report.
+REPORT_LINES = 60
+
+
+def python_of_blender() -> str:
+    """The Python program beside Blender; as a module, the Python that Blender runs in."""
+    return sys.executable
+
+
+def engine_files() -> tuple[Path, Path] | None:
+    """The engine's wheel and the versions it was tested with, as build_addon.py puts them into the extension."""
+    folder = Path(__file__).parents[1] / "engine"
+    wheels = sorted(folder.glob("mgcface-*.whl"))
+    return (wheels[0], folder / "constraints.txt") if wheels else None
+
+
+class _Watches:
+    """Watches something that runs in a thread: modal with a window, in a loop without one."""
+
+    _timer: bpy.types.Timer | None = None
+
+    def begin(self, context: Context) -> bool:
+        raise NotImplementedError
+
+    def look(self, context: Context) -> set[str] | None:
+        """None while it runs, then what the operator returns."""
+        raise NotImplementedError
+
+    def stop(self, context: Context) -> None:
+        raise NotImplementedError
+
+    def invoke(self, context: Context, event: Event) -> set[str]:
+        if not self.begin(context):
+            return {"CANCELLED"}
+        manager = context.window_manager
+        self._timer = manager.event_timer_add(TICK_S, window=context.window)
+        manager.modal_handler_add(self)
+        return {"RUNNING_MODAL"}
+
+    def modal(self, context: Context, event: Event) -> set[str]:
+        if event.type == "ESC" and event.value == "PRESS":
+            self.stop(context)
+            return {"RUNNING_MODAL"}
+        if event.type != "TIMER":
+            return {"PASS_THROUGH"}
+        answer = self.look(context)
+        redraw(context)
+        if answer is None:
+            return {"PASS_THROUGH"}
+        self._remove_timer(context)
+        return answer
+
+    def execute(self, context: Context) -> set[str]:
+        if not self.begin(context):
+            return {"CANCELLED"}
+        while True:
+            answer = self.look(context)
+            if answer is not None:
+                return answer
+            time.sleep(TICK_S)
+
+    def cancel(self, context: Context) -> None:
+        self.stop(context)
+        self._remove_timer(context)
+
+    def _remove_timer(self, context: Context) -> None:
+        if self._timer is not None:
+            context.window_manager.event_timer_remove(self._timer)
+        self._timer = None
+
+
+class MGCFACE_OT_set_up_backend(_Watches, bpy.types.Operator):
+    """Make a private Python environment for the backend in this extension's folder; nothing else is touched"""
+
+    bl_idname = "mgcface.set_up_backend"
+    bl_label = "Set Up Backend"
+
+    _installation: Installation | None = None
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        state = context.window_manager.mgcface
+        reason = ""
+        if state.setting_up:
+            reason = "The backend is being set up"
+        elif state.running:
+            reason = "A reconstruction is running: wait for it, or cancel it"
+        elif service.preferences().source != "OWN":
+            reason = "The preferences name another backend: choose Set Up by the Add-on there"
+        elif not bpy.app.online_access:
+            reason = "Blender may not go online: allow it in Preferences, System, Network"
+        elif engine_files() is None:
+            reason = "This copy of the add-on has no engine in it: install the zip that build_addon.py made"
+        if reason:
+            cls.poll_message_set(reason)
+        return not reason
+
+    def invoke(self, context: Context, event: Event) -> set[str]:
+        # The size is told before anything is downloaded.
+        return context.window_manager.invoke_props_dialog(self, width=420, confirm_text="Set Up")
+
+    def draw(self, context: Context) -> None:
+        column = self.layout.column(align=True)
+        for line in service.setup_lines():
+            column.label(text=line)
+        column.label(text="You can go on working meanwhile; Esc or Cancel stops it")
+
+    def execute(self, context: Context) -> set[str]:
+        if context.window is None or bpy.app.background:
+            return super().execute(context)
+        return super().invoke(context, None)  # type: ignore[arg-type]
+
+    def begin(self, context: Context) -> bool:
+        files = engine_files()
+        assert files is not None
+        service.forget()
+        state = context.window_manager.mgcface
+        state.setting_up, state.cancelling, state.failed, state.result = True, False, False, ""
+        log = service.user_folder() / SETUP_LOG
+        self._installation = Installation(service.environment_folder(), *files, python_of_blender(), log)
+        return True
+
+    def look(self, context: Context) -> set[str] | None:
+        installation, state = self._installation, context.window_manager.mgcface
+        assert installation is not None
+        if state.cancelling and not installation.cancelled:
+            installation.cancel()
+        state.fraction, state.text = installation.step.fraction, installation.step.text
+        if not installation.finished:
+            return None
+        state.setting_up = state.cancelling = False
+        if installation.cancelled:
+            self.report({"INFO"}, "Cancelled; what was downloaded is removed")
+            return {"CANCELLED"}
+        if installation.error:
+            state.result, state.failed = installation.error, True
+            self.report({"ERROR"}, installation.error)
+            return {"CANCELLED"}
+        state.result = "The backend is set up."
+        self.report({"INFO"}, state.result)
+        return {"FINISHED"}
+
+    def stop(self, context: Context) -> None:
+        context.window_manager.mgcface.cancelling = True
+        if self._installation is not None:
+            self._installation.cancel()
+
+
+class MGCFACE_OT_cancel_set_up(bpy.types.Operator):
+    """Stop the set-up and remove what it has downloaded"""
+
+    bl_idname = "mgcface.cancel_set_up"
+    bl_label = "Cancel Set-Up"
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        return context.window_manager.mgcface.setting_up
+
+    def execute(self, context: Context) -> set[str]:
+        context.window_manager.mgcface.cancelling = True
+        return {"FINISHED"}
+
+
+class MGCFACE_OT_start_backend(bpy.types.Operator):
+    """Start the backend now, so that the first reconstruction does not wait for it"""
+
+    bl_idname = "mgcface.start_backend"
+    bl_label = "Start Backend"
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        reason = service.missing()
+        if service.status().phase != events.STOPPED:
+            reason = "The backend is running"
+        if reason:
+            cls.poll_message_set(reason)
+        return not reason
+
+    def execute(self, context: Context) -> set[str]:
+        link = service.link()
+        link.start()
+        watch_status()
+        if bpy.app.background:
+            wait_while(lambda: link.status.phase == events.STOPPED and not link.status.sentence)
+            wait_while(lambda: link.status.phase == events.STARTING)
+            if link.status.sentence:
+                self.report({"ERROR"}, link.status.sentence)
+                return {"CANCELLED"}
+        return {"FINISHED"}
+
+
+class MGCFACE_OT_stop_backend(bpy.types.Operator):
+    """End the backend; the next reconstruction starts it again"""
+
+    bl_idname = "mgcface.stop_backend"
+    bl_label = "Stop Backend"
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        if service.status().phase == events.STOPPED:
+            cls.poll_message_set("The backend is not running")
+            return False
+        return True
+
+    def execute(self, context: Context) -> set[str]:
+        service.link().stop()
+        watch_status()
+        if bpy.app.background:
+            wait_while(lambda: service.status().phase != events.STOPPED)
+        return {"FINISHED"}
+
+
+class MGCFACE_OT_test_backend(_Watches, bpy.types.Operator):
+    """Check the backend's installation: every package, the face models, the graphics card"""
+
+    bl_idname = "mgcface.test_backend"
+    bl_label = "Self-Test"
+
+    _test: SelfTest | None = None
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        reason = service.missing()
+        if service.preferences().source == "REMOTE":
+            reason = "The backend runs elsewhere: run `mgcface doctor` there"
+        if reason:
+            cls.poll_message_set(reason)
+        return not reason
+
+    def begin(self, context: Context) -> bool:
+        self._test = SelfTest(service.python(), clean_environment(), own_group())
+        return True
+
+    def look(self, context: Context) -> set[str] | None:
+        assert self._test is not None
+        answer = self._test.look()
+        if answer is None:
+            return None
+        good, sentence = answer
+        state = context.window_manager.mgcface
+        state.result, state.failed = sentence, not good
+        self.report({"INFO" if good else "ERROR"}, sentence)
+        return {"FINISHED"} if good else {"CANCELLED"}
+
+    def stop(self, context: Context) -> None:
+        if self._test is not None:
+            self._test.end()
+
+
+class MGCFACE_OT_open_log(bpy.types.Operator):
+    """Open the backend's log in Blender's text editor"""
+
+    bl_idname = "mgcface.open_log"
+    bl_label = "Open Log"
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        if not any((service.user_folder_if_there() / name).is_file() for name in (service.LOG_NAME, SETUP_LOG)):
+            cls.poll_message_set("There is no log yet: the backend was never started")
+            return False
+        return True
+
+    def execute(self, context: Context) -> set[str]:
+        files = [service.user_folder() / name for name in (service.LOG_NAME, SETUP_LOG)]
+        newest = max((file for file in files if file.is_file()), key=lambda file: file.stat().st_mtime)
+        text = bpy.data.texts.get(newest.name) or bpy.data.texts.new(newest.name)
+        text.from_string(newest.read_text("utf-8", "replace"))
+        if context.window is not None and not bpy.app.background:
+            bpy.ops.wm.window_new()
+            area = context.window_manager.windows[-1].screen.areas[0]
+            area.type = "TEXT_EDITOR"
+            area.spaces.active.text = text
+        return {"FINISHED"}
+
+
+class MGCFACE_OT_copy_report(bpy.types.Operator):
+    """Copy versions, settings and the end of the log, for a bug report; photos and keys are not in it"""
+
+    bl_idname = "mgcface.copy_report"
+    bl_label = "Copy Report"
+
+    def execute(self, context: Context) -> set[str]:
+        context.window_manager.clipboard = report_text(context)
+        self.report({"INFO"}, "The report is in the clipboard")
+        return {"FINISHED"}
+
+
+def report_text(context: Context) -> str:
+    """What a developer asks first; the artist's home is not named."""
+    status, chosen = service.status(), service.preferences()
+    lines = [
+        f"MGC Face {service.version()}, Blender {bpy.app.version_string}, Python {platform.python_version()}",
+        f"{platform.system()} {platform.release()} {platform.machine()}",
+        f"backend: {chosen.source}, {chosen.device}, {status.phase}. {status.sentence}",
+        "server: " + json.dumps({k: status.hello.get(k) for k in ("server_version", "device")}),
+        "environment: " + json.dumps(environment_stamp(service.environment_folder())),
+        f"last result: {context.window_manager.mgcface.result}",
+    ]
+    for name in (service.LOG_NAME, SETUP_LOG):
+        file = service.user_folder() / name
+        if file.is_file():
+            lines += [f"-- {name}", *file.read_text("utf-8", "replace").splitlines()[-REPORT_LINES:]]
+    return "\n".join(lines).replace(str(Path.home()), "~") + "\n"
+
+
+def wait_while(condition) -> None:
+    while condition():
+        time.sleep(TICK_S / 10)
+
+
+def watch_status() -> None:
+    """Redraw the panel until the backend has come up or gone; timers do not run in background mode."""
+    if not bpy.app.background and not bpy.app.timers.is_registered(_redraw_status):
+        bpy.app.timers.register(_redraw_status, first_interval=TICK_S)
+
+
+_shown: object = None
+
+
+def _redraw_status() -> float | None:
+    global _shown
+    status = service.status()
+    if status is not _shown:
+        _shown = status
+        redraw(bpy.context)
+    # While it is up it may still go; one look a second costs nothing.
+    return TICK_S if status.phase == events.STARTING else 1.0
+
+
+def unregister() -> None:
+    if bpy.app.timers.is_registered(_redraw_status):
+        bpy.app.timers.unregister(_redraw_status)
+
+
+CLASSES = (
+    MGCFACE_OT_set_up_backend,
+    MGCFACE_OT_cancel_set_up,
+    MGCFACE_OT_start_backend,
+    MGCFACE_OT_stop_backend,
+    MGCFACE_OT_test_backend,
+    MGCFACE_OT_open_log,
+    MGCFACE_OT_copy_report,
+)

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reconstruct Face, Refit, Cancel and the look through a photo's camera."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import bpy
+from bpy.props import CollectionProperty, StringProperty
+
+from .. import naming, service
+from ..jobs import Job
+from ..link import events
+from ..scene.build import BuildOptions
+from ..scene.camera import look_through
+from ..scene.refit import RefitError, build_options, family
+
+if TYPE_CHECKING:
+    from bpy.types import Context, Event
+
+# Seconds between two looks at what has arrived.
+TICK_S = 0.02
+
+
+class _Runs:
+    """Runs a job: modal with a window, in a loop without one. Subclasses make the job."""
+
+    _job: Job | None = None
+    _timer: bpy.types.Timer | None = None
+
+    def make_job(self, context: Context) -> Job:
+        raise NotImplementedError
+
+    def invoke(self, context: Context, event: Event) -> set[str]:
+        job = self._begin(context)
+        if job is None:
+            return {"CANCELLED"}
+        manager = context.window_manager
+        self._timer = manager.event_timer_add(TICK_S, window=context.window)
+        manager.modal_handler_add(self)
+        return {"RUNNING_MODAL"}
+
+    def modal(self, context: Context, event: Event) -> set[str]:
+        job, state = self._job, context.window_manager.mgcface
+        if job is None or not state.running:
+            self._clean_up(context)
+            return {"CANCELLED"}
+        if event.type == "ESC" and event.value == "PRESS":
+            job.cancel()
+            return {"RUNNING_MODAL"}
+        if event.type != "TIMER":
+            return {"PASS_THROUGH"}
+        if state.cancelling and not job.cancelled:
+            job.cancel()
+        over = job.pump()
+        redraw(context)
+        return self._end(context) if over else {"PASS_THROUGH"}
+
+    def execute(self, context: Context) -> set[str]:
+        job = self._begin(context)
+        if job is None:
+            return {"CANCELLED"}
+        try:
+            while not job.pump():
+                time.sleep(TICK_S / 4)
+        except BaseException:
+            # Ctrl-C in a script: nothing half-built stays.
+            job.abandon()
+            raise
+        return self._end(context)
+
+    def cancel(self, context: Context) -> None:
+        """Blender ends the operator: another file is loaded, or the window is closed."""
+        if self._job is not None:
+            self._job.abandon()
+        self._clean_up(context)
+
+    def _begin(self, context: Context) -> Job | None:
+        try:
+            job = self.make_job(context)
+        except RefitError as error:
+            self.report({"ERROR"}, str(error))  # type: ignore[attr-defined]
+            return None
+        self._job = job
+        job.start()
+        return job
+
+    def _end(self, context: Context) -> set[str]:
+        job, state = self._job, context.window_manager.mgcface
+        self._clean_up(context)
+        assert job is not None and job.ended is not None
+        if job.ended.kind == events.CANCELLED:
+            self.report({"INFO"}, "Cancelled")  # type: ignore[attr-defined]
+        elif state.failed:
+            # Without a window this raises RuntimeError with the sentence, as scripts expect.
+            self.report({"ERROR"}, state.result)  # type: ignore[attr-defined]
+        else:
+            level = "WARNING" if job.problems else "INFO"
+            self.report({level}, state.result)  # type: ignore[attr-defined]
+        return {"FINISHED"} if job.made else {"CANCELLED"}
+
+    def _clean_up(self, context: Context) -> None:
+        if self._timer is not None:
+            context.window_manager.event_timer_remove(self._timer)
+        self._timer = self._job = None
+
+
+class MGCFACE_OT_reconstruct(_Runs, bpy.types.Operator):
+    """Turn the photos of the list into heads"""
+
+    bl_idname = "mgcface.reconstruct"
+    bl_label = "Reconstruct Face"
+    bl_options = {"UNDO"}  # noqa: RUF012 - Blender reads it from the class
+
+    # For scripts: photos that are not in the list.
+    directory: StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
+    files: CollectionProperty(type=bpy.types.OperatorFileListElement, options={"HIDDEN", "SKIP_SAVE"})
+    filepath: StringProperty(subtype="FILE_PATH", options={"HIDDEN", "SKIP_SAVE"})
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        state = context.window_manager.mgcface
+        reason = service.missing()
+        if state.running:
+            reason = "A reconstruction is running: wait for it, or cancel it"
+        elif state.setting_up:
+            reason = "The backend is being set up: wait for that to end"
+        elif context.mode != "OBJECT":
+            reason = "Leave the current mode for object mode first"
+        elif not reason and not state.photos and context.area is not None:
+            # Scripts name their photos themselves, so only the button asks for the list.
+            reason = "The list is empty: add photos first"
+        if reason:
+            cls.poll_message_set(reason)
+        return not reason
+
+    def make_job(self, context: Context) -> Job:
+        options = context.scene.mgcface
+        backend = {
+            "model": options.model,
+            "texture_size": int(options.texture_size),
+            "all_faces": options.all_faces,
+        }
+        build = BuildOptions(
+            shape_keys=options.shape_keys,
+            eyes=options.eyes,
+            camera=options.camera,
+            lights=options.lights,
+            placement=options.placement,
+            scale=options.scale,
+        )
+        photos = self._named_photos()
+        listed = [-1] * len(photos)
+        if not photos:
+            photos = [photo.path for photo in context.window_manager.mgcface.photos]
+            listed = list(range(len(photos)))
+        if not photos:
+            raise RefitError("There is no photo to work on: add photos to the list or name one as filepath.")
+        return Job(photos, listed, backend, build)
+
+    def _named_photos(self) -> list[str]:
+        if self.files:
+            folder = bpy.path.abspath(self.directory)
+            return [os.path.join(folder, file.name) for file in self.files if file.name]
+        return [os.path.abspath(bpy.path.abspath(self.filepath))] if self.filepath else []
+
+
+class MGCFACE_OT_refit(_Runs, bpy.types.Operator):
+    """Fit the photo again and update this head; your own shape keys, modifiers and materials stay"""
+
+    bl_idname = "mgcface.refit"
+    bl_label = "Refit"
+    bl_options = {"UNDO"}  # noqa: RUF012
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        reason = service.missing()
+        if active_head(context) is None:
+            reason = "Choose a head that was made here: none is active"
+        elif context.window_manager.mgcface.running:
+            reason = "A reconstruction is running: wait for it, or cancel it"
+        elif context.mode != "OBJECT":
+            reason = "Leave the current mode for object mode first"
+        if reason:
+            cls.poll_message_set(reason)
+        return not reason
+
+    def make_job(self, context: Context) -> Job:
+        head = active_head(context)
+        assert head is not None
+        build, backend = build_options(head)
+        photo = bpy.path.abspath(head[naming.PHOTO])
+        if not os.path.isfile(photo):
+            raise RefitError(f"The photo {photo} is gone: put it back, or reconstruct from another.")
+        return Job([photo], [-1], backend, build, refit=head.name, face=head[naming.FACE])
+
+
+class MGCFACE_OT_cancel(bpy.types.Operator):
+    """Stop the reconstruction; heads that are done stay"""
+
+    bl_idname = "mgcface.cancel"
+    bl_label = "Cancel"
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        state = context.window_manager.mgcface
+        if not state.running:
+            cls.poll_message_set("Nothing is running")
+        return state.running
+
+    def execute(self, context: Context) -> set[str]:
+        context.window_manager.mgcface.cancelling = True
+        return {"FINISHED"}
+
+
+class MGCFACE_OT_look_through(bpy.types.Operator):
+    """See the active head as its photo does: camera, size of the render and the viewport"""
+
+    bl_idname = "mgcface.look_through"
+    bl_label = "Look Through Photo Camera"
+    bl_options = {"UNDO"}  # noqa: RUF012
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        if photo_camera(context) is None:
+            cls.poll_message_set("Choose a head that came with a camera: none is active")
+            return False
+        return True
+
+    def execute(self, context: Context) -> set[str]:
+        camera = photo_camera(context)
+        assert camera is not None
+        look_through(context.scene, camera)
+        if context.area is not None and context.area.type == "VIEW_3D":
+            context.space_data.region_3d.view_perspective = "CAMERA"
+        return {"FINISHED"}
+
+
+def active_head(context: Context) -> bpy.types.Object | None:
+    """The active head, or the head of the active camera, sun or root."""
+    obj = context.active_object
+    if obj is None:
+        return None
+    candidates = [obj, *family(obj), *obj.children]
+    return next((each for each in candidates if each.get(naming.ROLE) == naming.HEAD), None)
+
+
+def photo_camera(context: Context) -> bpy.types.Object | None:
+    head = active_head(context)
+    if head is None:
+        return None
+    return next((each for each in family(head) if each.get(naming.ROLE) == naming.CAMERA), None)
+
+
+def redraw(context: Context) -> None:
+    """Every viewport's sidebar, in every window."""
+    for window in context.window_manager.windows:
+        for area in window.screen.areas:
+            if area.type in ("VIEW_3D", "PREFERENCES"):
+                area.tag_redraw()
+
+
+CLASSES = (MGCFACE_OT_reconstruct, MGCFACE_OT_refit, MGCFACE_OT_cancel, MGCFACE_OT_look_through)
