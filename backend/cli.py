@@ -46,6 +46,8 @@ app = typer.Typer(
 )
 models = typer.Typer(help="Face models: what is there, what each allows, install more.", no_args_is_help=True)
 app.add_typer(models, name="models")
+addon = typer.Typer(help="The Blender add-on: build its zip, install it.", no_args_is_help=True)
+app.add_typer(addon, name="addon")
 
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -144,6 +146,34 @@ def models_install(
     from backend.commands.models import run_install
 
     finish(lambda interrupt: run_install(name, source, quiet, interrupt))
+
+
+@addon.command("build")
+def addon_build(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the zip.")] = Path("dist"),
+    blender: Annotated[
+        Path | None, typer.Option("--blender", help="Blender that validates it; else one of scripts/blender.py.")
+    ] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Make the extension's zip, one for all systems, and have Blender validate it."""
+    from backend.commands.addon import run_build
+
+    finish(lambda _: run_build(out, blender, quiet))
+
+
+@addon.command("install")
+def addon_install(
+    blender: Annotated[Path, typer.Option("--blender", help="The Blender program to install into.")],
+    archive: Annotated[
+        Path | None, typer.Option("--zip", help="A zip that is there already; else it is built first.")
+    ] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Install and enable the extension in a Blender."""
+    from backend.commands.addon import run_install
+
+    finish(lambda _: run_install(blender, archive, quiet))
 
 
 @app.command()
