@@ -1,27 +1,28 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""MGC Face: photos to textured, animatable heads, in the tab Face of the 3D viewport's sidebar."""
+"""MGC Face: photos to textured, animatable heads, in the tab Face of the 3D viewport's sidebar.
+
+Nothing is imported until Blender registers the add-on, so that the parts without bpy can be used and tested
+by any Python.
+"""
 
 from __future__ import annotations
 
-import bpy
 
-from . import jobs, panels, preferences, presets, properties, service
-from .operators import backend, photos, reconstruct
+def classes() -> tuple[type, ...]:
+    """In the order in which Blender has to know them: properties before what points to them."""
+    from . import panels, preferences, presets, properties
+    from .operators import backend, photos, reconstruct
 
-# Properties first: the classes after them point to them.
-CLASSES = (
-    *properties.CLASSES,
-    *preferences.CLASSES,
-    *photos.CLASSES,
-    *reconstruct.CLASSES,
-    *backend.CLASSES,
-    *presets.CLASSES,
-    *panels.CLASSES,
-)
+    modules = (properties, preferences, photos, reconstruct, backend, presets, panels)
+    return tuple(each for module in modules for each in module.CLASSES)
 
 
 def register() -> None:
-    for each in CLASSES:
+    import bpy
+
+    from . import jobs, presets, properties
+
+    for each in classes():
         bpy.utils.register_class(each)
     properties.register()
     presets.register()
@@ -29,6 +30,11 @@ def register() -> None:
 
 
 def unregister() -> None:
+    import bpy
+
+    from . import jobs, panels, presets, properties, service
+    from .operators import backend
+
     # The backend goes first: what it still sends must find nobody.
     service.forget()
     backend.unregister()
@@ -36,5 +42,5 @@ def unregister() -> None:
     jobs.unregister()
     presets.unregister()
     properties.unregister()
-    for each in reversed(CLASSES):
+    for each in reversed(classes()):
         bpy.utils.unregister_class(each)

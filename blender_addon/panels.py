@@ -208,16 +208,10 @@ class MGCFACE_PT_backend(_InTab, bpy.types.Panel):
             column.operator("mgcface.cancel_set_up", icon="X")
             draw_sentence(layout, "Removing what was downloaded" if state.cancelling else state.text, context=context)
             return
-        draw_sentence(layout, self._sentence(status), context=context)
         if service.preferences().source == "OWN" and not service.python():
-            for line in service.setup_lines()[1:]:
-                draw_sentence(layout, line, "INFO", context)
-            row = layout.row()
-            row.scale_y = 1.3
-            row.operator("mgcface.set_up_backend", icon="IMPORT")
-            if not bpy.app.online_access:
-                draw_sentence(layout, "Blender may not go online; allow it here first:", "INTERNET_OFFLINE", context)
-                layout.prop(context.preferences.system, "use_online_access", text="Allow Online Access")
+            self._draw_set_up(layout, context)
+            return
+        draw_sentence(layout, self._sentence(status), context=context)
         row = layout.row(align=True)
         if status.phase == events.STOPPED:
             row.operator("mgcface.start_backend", text="Start", icon="PLAY")
@@ -226,6 +220,26 @@ class MGCFACE_PT_backend(_InTab, bpy.types.Panel):
         row.operator("mgcface.open_log", text="Log", icon="TEXT")
         row = layout.row(align=True)
         row.operator("mgcface.test_backend", icon="VIEWZOOM")
+        row.operator("mgcface.copy_report", icon="COPYDOWN")
+
+    def _draw_set_up(self, layout: UILayout, context: Context) -> None:
+        """Before the first use: what has to be done once, and what stands in its way."""
+        state = context.window_manager.mgcface
+        draw_sentence(layout, f"Needed once. {service.setup_lines()[1]}.", "INFO", context)
+        if not bpy.app.online_access:
+            if bpy.app.online_access_override:
+                reason = "Blender was started with --offline-mode; start it without."
+                draw_sentence(layout, reason, "INTERNET_OFFLINE", context)
+            else:
+                draw_sentence(layout, "Blender may not go online; allow it first:", "INTERNET_OFFLINE", context)
+                layout.prop(context.preferences.system, "use_online_access", text="Allow Online Access")
+        row = layout.row()
+        row.scale_y = 1.5
+        row.operator("mgcface.set_up_backend", icon="IMPORT")
+        if state.failed and state.result:
+            draw_sentence(layout, state.result, "ERROR", context)
+        row = layout.row(align=True)
+        row.operator("mgcface.open_log", text="Log", icon="TEXT")
         row.operator("mgcface.copy_report", icon="COPYDOWN")
 
     def _sentence(self, status: events.Status) -> str:

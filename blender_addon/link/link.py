@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any
 
 from backend.protocol.client import Client
 from backend.protocol.connection import read_connection
@@ -61,7 +60,9 @@ class Link:
         self.events: SimpleQueue[events.Event] = SimpleQueue()
         self._commands: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._client: Client | None = None
+        # Models by the sum of their file, and that sum by the name that this connection knows it by.
         self._models: dict[str, FaceModel] = {}
+        self._digests: dict[str, str] = {}
         self._model: FaceModel | None = None
         self._job: Request | None = None
         self._stopping, self._cancelled = threading.Event(), threading.Event()
@@ -196,7 +197,12 @@ class Link:
                 raise LaunchError(f"The backend did not start within {START_S:.0f} seconds: see its log.")
             time.sleep(TICK_S)
             self._check_wanted()
-        self._connect(max(GREETING_S, end - time.monotonic()))
+        try:
+            self._connect(max(GREETING_S, end - time.monotonic()))
+        except ProtocolError:
+            # A process that does not let its own Blender in is of no use; the next click starts another.
+            self.launcher.kill()
+            raise
 
     def _stop(self) -> None:
         if self._job is not None:
@@ -233,6 +239,7 @@ class Link:
         if self._client is not None:
             self._client.close()
         self._client = None
+        self._digests.clear()
 
     def _wait_for(self, kind: str, patience_s: float, question: str = "") -> Message:
         """The next message of a kind; raises ProtocolError when it does not come."""
@@ -256,17 +263,13 @@ class Link:
 
     def _face_model(self, name: str) -> FaceModel:
         assert self._client is not None
-        known: dict[Any, Any] = {}
-        for entry in self.status.hello.get("models", ()):
-            known[entry.get("name")] = entry.get("sha256")
-        digest = known.get(name)
-        if digest and digest in self._models:
-            return self._models[digest]
-        answer = self._wait_for("model", START_S, self._client.send("model", {"name": name}))
-        digest = answer.body["sha256"]
-        if digest not in self._models:
-            self._models[digest] = FaceModel.from_message(answer.body, answer.arrays)
-        return self._models[digest]
+        if name not in self._digests:
+            answer = self._wait_for("model", START_S, self._client.send("model", {"name": name}))
+            digest = self._digests[name] = answer.body["sha256"]
+            # A backend that was started again brings the same model: what was made of it stays.
+            if digest not in self._models:
+                self._models[digest] = FaceModel.from_message(answer.body, answer.arrays)
+        return self._models[self._digests[name]]
 
     # -- messages ----------------------------------------------------------------------------------
 

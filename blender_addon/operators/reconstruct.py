@@ -13,7 +13,7 @@ from bpy.props import CollectionProperty, StringProperty
 from .. import naming, service
 from ..jobs import Job
 from ..link import events
-from ..scene.build import BuildOptions
+from ..scene.build import BuildOptions, world_box
 from ..scene.camera import look_through
 from ..scene.refit import RefitError, build_options, family
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # Seconds between two looks at what has arrived.
 TICK_S = 0.02
+# Distance of the view from a head, in sizes of the head: with Blender's 50 mm lens it then fills most of the height.
+FRAMED = 2.2
 
 
 class _Runs:
@@ -99,6 +101,8 @@ class _Runs:
         else:
             level = "WARNING" if job.problems else "INFO"
             self.report({level}, state.result)  # type: ignore[attr-defined]
+        if job.made:
+            show(context)
         return {"FINISHED"} if job.made else {"CANCELLED"}
 
     def _clean_up(self, context: Context) -> None:
@@ -252,6 +256,21 @@ def photo_camera(context: Context) -> bpy.types.Object | None:
     if head is None:
         return None
     return next((each for each in family(head) if each.get(naming.ROLE) == naming.CAMERA), None)
+
+
+def show(context: Context) -> None:
+    """Bring the new head into the viewport that the button is in: framed, its texture visible in solid shading."""
+    head = active_head(context)
+    if head is None or context.area is None or context.area.type != "VIEW_3D":
+        return
+    space = context.space_data
+    if space.shading.type == "SOLID" and space.shading.color_type == "MATERIAL":
+        space.shading.color_type = "TEXTURE"
+    view = space.region_3d
+    if view.view_perspective != "CAMERA":
+        low, high = world_box(head)
+        view.view_location = ((low + high) / 2.0).tolist()
+        view.view_distance = float((high - low).max()) * FRAMED
 
 
 def redraw(context: Context) -> None:

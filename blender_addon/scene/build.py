@@ -9,10 +9,11 @@ is thrown away then and a new one begins; :func:`sweep` removes what the old one
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 import bpy
+import numpy as np
 from mathutils import Matrix
 
 from .. import naming
@@ -95,6 +96,8 @@ class Builder:
         self.collection = _collect(head, parts, root)
         yield
         scene = bpy.context.scene
+        if options.placement == "ORIGIN":
+            step_aside(root, scene.objects, scale)
         first = not any(other.get(naming.ROLE) == naming.HEAD for other in scene.objects)
         scene.collection.children.link(bpy.data.collections[self.collection])
         if sun is not None:
@@ -118,6 +121,25 @@ def _posed(head: Head, shape, positions):
         if value:
             result += move * value
     return result
+
+
+def step_aside(root: bpy.types.Object, objects: Iterable[bpy.types.Object], scale: float) -> None:
+    """Move the root along +X until no mesh of the scene swallows the head: every new file has a cube there."""
+    boxes = [world_box(obj) for obj in objects if obj.type == "MESH" and obj.visible_get()]
+    half = SPACING_M * scale / 2.0
+    # Sorted by their far side, so that one pass is enough: the root only ever moves on.
+    for low, high in sorted(boxes, key=lambda box: box[1][0]):
+        x = root.location.x
+        beside = (low[0] >= x + half, high[0] <= x - half, low[1] >= half, high[1] <= -half, low[2] >= half)
+        if not any(beside) and high[2] > -half:
+            root.location.x = float(high[0]) + half
+
+
+def world_box(obj: bpy.types.Object) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest corner (3,) of an object's bounding box in the world."""
+    matrix = np.array(obj.matrix_world)
+    corners = np.array(obj.bound_box) @ matrix[:3, :3].T + matrix[:3, 3]
+    return corners.min(axis=0), corners.max(axis=0)
 
 
 def remember(obj: bpy.types.Object, head: Head, options: BuildOptions, settings: dict) -> None:
