@@ -23,7 +23,9 @@ from backend.reconstruction.fit import FitResult, Fitter, Observation
 from backend.reconstruction.landmark_model import LandmarkModel
 from backend.reconstruction.observation import observe, report
 from backend.reconstruction.result import Reconstruction, Texture
-from backend.reconstruction.texture import bake_texture
+from backend.reconstruction.texture import bake_texture, warm_up
+from backend.reconstruction.texture_raster import serial_bands
+from backend.rendering.cpu_backend import thread_count
 from backend.vision.decode import load_photo
 from backend.vision.detector import make_detector
 from backend.vision.photo import DetectedFace, Photo
@@ -33,6 +35,9 @@ STAGES = ("detect", "fit", "texture")
 # A group ends at this many photos or megapixels, whichever comes first.
 GROUP_PHOTOS = 16
 GROUP_MEGAPIXELS = 100.0
+
+# Photos whose textures are made at the same time, at most: at 4096 each takes 200 MB until it is written.
+TEXTURES_AT_ONCE = 4
 
 Progress = Callable[[int, str, float], None]
 
@@ -119,9 +124,7 @@ class Pipeline:
             for outcome in group:
                 self.detect(outcome, all_faces, steps)
             self.fit(group, steps)
-            for outcome in group:
-                self.texture(outcome, steps)
-                yield outcome
+            yield from self.textured(group, steps)
 
     # -- stages ------------------------------------------------------------------------------------
 
@@ -195,19 +198,50 @@ class Pipeline:
             warnings=warnings,
         )
 
-    def texture(self, outcome: PhotoOutcome, steps: Steps) -> None:
-        """Bake the texture of every head and close the photo's books."""
-        if outcome.photo is None or not outcome.reconstructions:
-            return
-        done = []
+    def textured(self, group: list[PhotoOutcome], steps: Steps) -> Iterator[PhotoOutcome]:
+        """Bake the textures of a group, a few photos at once, and yield the photos in order.
+
+        Photos side by side need fewer threads to wait for each other than the loops of one photo. Progress is
+        told and a request to stop is heard here, in the caller's thread.
+        """
+        waiting = [outcome for outcome in group if outcome.photo is not None and outcome.reconstructions]
+        workers = max(1, min(TEXTURES_AT_ONCE, thread_count(), len(waiting)))
+        # Several photos keep the cores busy by themselves; one alone is made by all of them.
+        work = self.texture if workers == 1 else self.texture_on_one_core
+        if self.texture_size is not None and waiting:
+            warm_up(self.model, self.texture_size)
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="photo")
+        baking: dict[int, Future[None]] = {}
+        try:
+            for outcome in group:
+                while waiting and len(baking) < workers:
+                    following = waiting.pop(0)
+                    steps.report(following.index, "texture", 0.6)
+                    baking[following.index] = pool.submit(work, following)
+                if outcome.index in baking:
+                    baking[outcome.index].result()
+                    del baking[outcome.index]
+                    steps.report(outcome.index, "done", 1.0)
+                yield outcome
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def texture_on_one_core(self, outcome: PhotoOutcome) -> None:
+        with serial_bands():
+            self.texture(outcome)
+
+    def texture(self, outcome: PhotoOutcome) -> None:
+        """Bake the texture of every head and close the photo's books. Touches nothing but ``outcome``."""
+        assert outcome.photo is not None
         started = time.perf_counter()
-        for head in outcome.reconstructions:
-            steps.report(outcome.index, "texture", 0.6)
-            done.append(replace(head, texture=self.bake(outcome.photo, head)))
+        try:
+            done = [replace(head, texture=self.bake(outcome.photo, head)) for head in outcome.reconstructions]
+        except MgcFaceError as error:
+            outcome.error, outcome.reconstructions = error, []
+            return
         if self.texture_size is not None:
             outcome.timings_ms["texture"] = elapsed_ms(started)
         outcome.reconstructions = [replace(head, timings_ms=dict(outcome.timings_ms)) for head in done]
-        steps.report(outcome.index, "done", 1.0)
 
     def bake(self, photo: Photo, head: Reconstruction) -> Texture | None:
         if self.texture_size is None:

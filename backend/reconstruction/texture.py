@@ -8,6 +8,7 @@ Symbols: V vertices, S texture size, H, W analysis window.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -17,11 +18,13 @@ from backend.face_model.model import FaceModel
 from backend.geometry.camera import Camera
 from backend.reconstruction.result import Texture
 from backend.reconstruction.texture_atlas import Atlas, Surface, atlas_of, surface_of
+from backend.reconstruction.texture_cavity import darkened
 from backend.reconstruction.texture_fill import solve_membrane
 from backend.reconstruction.texture_grain import grain_tile
 from backend.reconstruction.texture_kernel import Layers, paint
-from backend.reconstruction.texture_light import light_gain
+from backend.reconstruction.texture_light import light_gain, saturation_gain
 from backend.reconstruction.texture_likeness import LINEAR_OF_BYTE
+from backend.reconstruction.texture_occluders import dark_glasses, lopsided, without_leak
 from backend.reconstruction.texture_raster import NO_TRIANGLE
 from backend.reconstruction.texture_skin import SkinModel, fit_skin, skin_weight
 from backend.reconstruction.texture_view import View, look
@@ -112,19 +115,31 @@ def bake_texture(
 def prepare_layers(view: View, camera: Camera, model: FaceModel, surface: Surface) -> Layers:
     """Decide what is skin, take the light away, and spread the skin over the whole head."""
     metres_per_pixel = float(np.median(view.depth)) / (camera.focal_px * view.scale)
-    geometric, seen = vertex_colors(view, view.weight)
-    light = np.log(np.maximum(geometric, 1e-3) ** 2 + 1e-9)
-    skin = fit_skin(light, surface.trust * seen, view.normals)
-    belief = view.weight * skin_weight(view, surface, skin, model.triangles, metres_per_pixel)
+    view = replace(view, weight=without_leak(view, surface, metres_per_pixel))
+    geometric, shown = vertex_colors(view, view.weight)
+    light = log_of_root(geometric)
+
+    def believe(skin: SkinModel) -> np.ndarray:
+        glasses = dark_glasses(light, shown, skin, surface)
+        doubt = lopsided(light, shown, skin, surface)
+        return skin_weight(view, surface, skin, model.triangles, metres_per_pixel, glasses, doubt)
+
+    skin = fit_skin(light, surface.trust * shown, view.normals)
+    belief = view.weight * believe(skin)
     # Once more, now that hair and things before the face are known: they bent the first fit.
     colors, seen = vertex_colors(view, belief)
-    skin = fit_skin(np.log(np.maximum(colors, 1e-3) ** 2 + 1e-9), surface.trust * seen, view.normals)
-    belief = view.weight * skin_weight(view, surface, skin, model.triangles, metres_per_pixel)
+    skin = fit_skin(log_of_root(colors), surface.trust * seen, view.normals)
+    belief = view.weight * believe(skin)
     colors, seen = vertex_colors(view, belief)
-    gain = light_gain(colors, seen, skin, surface)
-    base = complete(colors * gain, seen, skin, surface)
+    gain = light_gain(colors, seen, skin, surface) * np.sqrt(saturation_gain(skin.tone))
+    base = darkened(complete(colors * gain, seen, skin, surface), seen, surface.cavity)
     grain = grain_tile(view, belief, surface)
     return Layers(base.astype(np.float32), gain.astype(np.float32), belief, grain)
+
+
+def log_of_root(colors: np.ndarray) -> np.ndarray:
+    """Square roots of light to logarithms of light."""
+    return np.log(np.maximum(colors, 1e-3) ** 2 + 1e-9)
 
 
 def vertex_colors(view: View, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -157,9 +172,10 @@ VERTEX_BLUR = 2.0
 def complete(colors: np.ndarray, seen: np.ndarray, skin: SkinModel, surface: Surface) -> np.ndarray:
     """(V, 3): measured colours where seen, the other side's gradients where only that was, skin tone beyond."""
     tone = np.sqrt(np.exp(skin.tone))
-    known = surface.trust * seen
+    # Of all bare skin, not of the cheeks and the nose alone, which are the reddest of it.
+    known = surface.take * (1.0 - np.maximum(surface.feature, surface.beard)) * seen
     if known.sum() > 1.0:
-        tone = np.exp(np.average(np.log(np.maximum(colors, 1e-3)), axis=0, weights=known))
+        tone = weighted_median(colors, known)
     # First the skin alone: lashes, brows, lips and beards must not bleed into what was not seen.
     darker = np.maximum(np.log(tone) - np.log(np.maximum(colors, 1e-3)), 0.0).mean(axis=1)
     plain = seen**2 * (1.0 - surface.feature) ** 2 * np.exp(-((darker / PLAIN_SKIN) ** 2))
@@ -186,6 +202,14 @@ def complete(colors: np.ndarray, seen: np.ndarray, skin: SkinModel, surface: Sur
         start=np.where((seen > 0.5)[:, None], colors, skin_base),
     )
     return np.clip(base, 0.02, 1.0)
+
+
+def weighted_median(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(V, C), (V,) -> (C,): below and above it lies half of the weight, channel by channel."""
+    order = np.argsort(values, axis=0)
+    total = np.cumsum(weight[order], axis=0)
+    row = (total < 0.5 * total[-1]).sum(axis=0)
+    return np.take_along_axis(values, order, axis=0)[row, np.arange(values.shape[1])]
 
 
 def warm_up(model: FaceModel, size: int) -> Atlas:

@@ -6,6 +6,7 @@ Symbols: V vertices, T skin triangles, S texture size, N neighbour entries, G te
 from __future__ import annotations
 
 import itertools
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ import numpy as np
 from backend.errors import ModelError
 from backend.face_model.model import SKIN, FaceModel
 from backend.geometry.mesh import edges, vertex_normals
+from backend.reconstruction.texture_cavity import cavity_depth
 from backend.reconstruction.texture_raster import NO_TRIANGLE, cover
 
 # Atlases kept: one model at two sizes, or two models. At 4096 one takes about 200 MB.
@@ -30,6 +32,7 @@ GUTTER = 32
 
 # Rounds of neighbour averaging that soften the borders of region masks: about 1 cm on a 10,000 vertex head.
 REGION_SMOOTHING = 6
+CAVITY_SMOOTHING = 1
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,14 @@ class Surface:
         Where dark colours may be a beard, which belongs to the person.
     chin : (V,) float32
         The middle of the chin: a beard grows there too, hair beside the jaw does not.
+    socket : (V,) float32
+        Bare skin between lids, brow and cheekbone: positive round the subject's left eye, negative round the right.
+    lens : (V,) float32
+        What a large lens and its rim cover, with the same signs.
+    brow : (V,) float32
+        Brows.
+    cavity : (V,) float32
+        1 deep in nostrils and ears and between the lips.
     """
 
     triangles: np.ndarray
@@ -72,6 +83,10 @@ class Surface:
     feature: np.ndarray
     beard: np.ndarray
     chin: np.ndarray
+    socket: np.ndarray
+    lens: np.ndarray
+    brow: np.ndarray
+    cavity: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -104,6 +119,7 @@ class Atlas:
     far: np.ndarray
 
 
+_lock = threading.RLock()
 _surfaces: OrderedDict[int, tuple[FaceModel, Surface]] = OrderedDict()
 _atlases: OrderedDict[tuple[int, int], tuple[FaceModel, Atlas]] = OrderedDict()
 
@@ -119,13 +135,15 @@ def atlas_of(model: FaceModel, size: int) -> Atlas:
 
 
 def _kept(store: OrderedDict, key: object, model: FaceModel, build):
-    # The model is stored too: while it is alive its id cannot be given to another one.
-    if key not in store:
-        store[key] = (model, build())
-        while len(store) > KEPT:
-            store.popitem(last=False)
-    store.move_to_end(key)
-    return store[key][1]
+    # The model is stored too: while it is alive its id cannot be given to another one. Two photos at once wait
+    # for one build; an atlas builds its surface inside, so the lock lets its own thread in again.
+    with _lock:
+        if key not in store:
+            store[key] = (model, build())
+            while len(store) > KEPT:
+                store.popitem(last=False)
+        store.move_to_end(key)
+        return store[key][1]
 
 
 def build_atlas(model: FaceModel, size: int) -> Atlas:
@@ -176,7 +194,9 @@ def build_surface(model: FaceModel) -> Surface:
     mirror = np.full(model.vertex_count, -1, np.int32) if model.mirror is None else model.mirror.astype(np.int32)
     weights = _region_weights(model, triangles)
     for name, values in weights.items():
-        weights[name] = _smooth(values, start, neighbours)
+        # A nostril is a few vertices wide: softened like the rest it would fill up.
+        rounds = CAVITY_SMOOTHING if name == "cavity" else REGION_SMOOTHING
+        weights[name] = smoothed(values, start, neighbours, rounds)
     return Surface(np.ascontiguousarray(triangles), start, neighbours, skin, mirror, **weights)
 
 
@@ -190,10 +210,11 @@ def neighbour_lists(triangles: np.ndarray, vertex_count: int) -> tuple[np.ndarra
     return start, np.ascontiguousarray(both[:, 1]).astype(np.int32)
 
 
-def _smooth(values: np.ndarray, start: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
+def smoothed(values: np.ndarray, start: np.ndarray, neighbours: np.ndarray, rounds: int) -> np.ndarray:
+    """(V,) -> (V,) float32: half of each value and half of its neighbours' mean, so many times."""
     owner = np.repeat(np.arange(len(values)), np.diff(start))
     counts = np.maximum(np.diff(start), 1)
-    for _ in range(REGION_SMOOTHING):
+    for _ in range(rounds):
         around = np.bincount(owner, weights=values[neighbours], minlength=len(values)) / counts
         values = np.where(np.diff(start) > 0, 0.5 * values + 0.5 * around, values)
     return values.astype(np.float32)
@@ -225,8 +246,8 @@ def _region_weights(model: FaceModel, triangles: np.ndarray) -> dict[str, np.nda
         [
             ramp(_distance(local, lids), 0.26, 0.12),
             ramp(_distance(local, _dense(brows[:5]), _dense(brows[5:])), 0.20, 0.09),
-            ramp(_distance(local, _dense(marks[48:60])), 0.20, 0.07),
-            ramp(_distance(local, mouth[None]), 0.30, 0.15),
+            # Lips and a little around them, no more: what crosses them, a straw, must stand out beside them.
+            ramp(_distance(local, _dense(marks[48:60]), _dense(marks[60:68])), 0.17, 0.06),
             ramp(_distance(local, marks[31:36]), 0.26, 0.10),
         ]
     )
@@ -240,7 +261,30 @@ def _region_weights(model: FaceModel, triangles: np.ndarray) -> dict[str, np.nda
     trust = seed * ramp(y, 0.50, 0.30)
     beard = ramp(y, nose[1] - 0.02, nose[1] - 0.10) * ramp(x, 1.15, 0.75) * ramp(y, chin - 0.25, chin)
     chin_middle = ramp(x, 0.50, 0.35) * ramp(y, mouth[1] - 0.15, mouth[1] - 0.25) * ramp(y, chin, chin + 0.1) * front
-    weights = {"chin": chin_middle, "take": take, "trust": trust, "seed": seed, "feature": feature, "beard": beard}
+    near_lids = _distance(local, lids)
+    brow = ramp(_distance(local, _dense(brows[:5]), _dense(brows[5:])), 0.16, 0.09)
+    # Lids and lips open: the mean head's closed fold says little of the light in it.
+    moving = np.maximum(
+        ramp(near_lids, 0.24, 0.16), 0.65 * ramp(_distance(local, _dense(marks[[*range(60, 68), 60]])), 0.14, 0.08)
+    )
+    around_eyes = ramp(z, ear + 0.1, ear + 0.3) * np.sign(local[:, 0])
+    weights = {
+        "chin": chin_middle,
+        "take": take,
+        "trust": trust,
+        "seed": seed,
+        "feature": feature,
+        "beard": beard,
+        # Not the bridge of the nose: half of all lenses leave it free.
+        "socket": around_eyes
+        * (1.0 - brow)
+        * ramp(near_lids, 0.11, 0.16)
+        * ramp(near_lids, 0.36, 0.30)
+        * ramp(x, 0.10, 0.16),
+        "lens": around_eyes * ramp(near_lids, 0.44, 0.34) * ramp(x, 0.04, 0.12),
+        "brow": brow,
+        "cavity": cavity_depth(mean, vertex_normals(mean, model.triangles), model.triangles, moving),
+    }
     for name, most in {"scalp": 0.0, "neck": 0.35, "ears": 0.5}.items():
         region = model.regions.get(name)
         if region is not None:

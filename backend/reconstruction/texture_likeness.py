@@ -35,7 +35,8 @@ def distance_from_skin(
 
     Brightness counts by the spread of darker or of brighter; hue by its own, and is forgiven
 
-    * in the dark, where a camera's hue is noise,
+    * in the dark, where a camera's hue is noise: where every channel is darker than skin, not a red straw's
+      two; on painted lips and in a beard, which is brown in sunlight, where their mean is,
     * in a highlight, which adds the lamp's white to the skin: the nearer of the two hues counts.
 
     Parameters
@@ -73,10 +74,12 @@ def _distance(first, end, image, expected, spread, feature, beard, log_of_byte, 
         for column in range(image.shape[1]):
             brightness = np.float32(0.0)
             added = np.float32(0.0)
+            brightest = -np.float32(np.inf)
             for c in range(3):
                 light[c] = log_of_byte[image[row, column, c]]
                 shiny[c] = np.exp(expected[row, column, c])
                 brightness += (light[c] - expected[row, column, c]) * third
+                brightest = max(brightest, light[c] - expected[row, column, c])
                 added += (linear_of_byte[image[row, column, c]] + np.float32(DARKEST) - shiny[c]) * third
             added = max(added, np.float32(0.0))
             mean = np.float32(0.0)
@@ -89,8 +92,9 @@ def _distance(first, end, image, expected, spread, feature, beard, log_of_byte, 
             for c in range(3):
                 glint += (shiny[c] - mean) ** 2
             tint = min(tint, glint) / (hue * hue)
-            tint /= np.float32(1.0) + (min(brightness, np.float32(0.0)) / (2 * dark)) ** 2
             f, b = feature[row, column], beard[row, column]
+            depth = brightest + max(f, b) * (brightness - brightest)
+            tint /= np.float32(1.0) + (min(depth, np.float32(0.0)) / (2 * dark)) ** 2
             if brightness < 0:
                 scaled = brightness / (dark * (1 + np.float32(FREE_DARK) * max(f, b)))
             else:

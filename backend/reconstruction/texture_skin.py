@@ -23,6 +23,9 @@ from backend.rendering.shade import A0, sh_basis
 # the hue only the first four, and both give way where the photo shows only a part of the directions.
 LIGHT_RIDGE = 0.01
 HUE_RIDGE = 0.05
+# Most that light changes the hue of skin, per channel in log light: lamps and sky on two sides of a face in the
+# test photos stay below it; a fit to a quarter of a face goes far beyond and paints the rest orange or green.
+MOST_HUE_SHIFT = 0.12
 LIGHT_ROUNDS = 6
 
 # Log red over green of the palest skin under daylight; the part of the trusted skin that must be so
@@ -38,7 +41,7 @@ MOST_LIT = 0.35
 # Least spread of skin in log light: brightness below and above the expected, and hue. Pores, stubble
 # and highlights lie within it on an evenly coloured face.
 LEAST_DARK, LEAST_BRIGHT, LEAST_HUE = 0.26, 0.45, 0.085
-MOST_DARK, MOST_BRIGHT, MOST_HUE = 0.45, 0.90, 0.20
+MOST_DARK, MOST_BRIGHT, MOST_HUE = 0.45, 0.60, 0.20
 
 # Squared distances, in spreads, at which a pixel stops being skin for sure and is surely none.
 SKIN_RAMP = (14.0, 6.0)
@@ -54,6 +57,8 @@ FEATURE_CONTEXT, BEARD_CONTEXT = 0.012, 0.035
 
 # Part of the chin that is far darker than skin: without a beard, with one.
 BEARDED = (0.02, 0.12)
+# There every channel is darker than skin by this much (log); a red straw's red is not.
+BEARD_DARK = -0.25
 
 # A rejected spot smaller than this (metres across) inside skin is a mole, a freckle or a nostril.
 SMALLEST_OCCLUDER = 7e-3
@@ -131,7 +136,10 @@ def fit_skin(colors: np.ndarray, weight: np.ndarray, normals: np.ndarray) -> Ski
         scaled = scaled + (error[:, 1:] ** 2).sum(axis=1) / spread_hue**2
         w = w0 / (1.0 + scaled / 4.0) ** 2
     every = harmonics(normals)
-    shading = every[:, 1:] @ light[1:] + every[:, 1:4] @ hue[1:]
+    tint = every[:, 1:4] @ hue[1:]
+    centre = np.average(tint[use], axis=0, weights=w)
+    tint = centre + MOST_HUE_SHIFT * np.tanh((tint - centre) / MOST_HUE_SHIFT)
+    shading = every[:, 1:] @ light[1:] + tint
     middle = np.average(shading[use], axis=0, weights=w)
     # The tone is what skin looks like on the lit side of its average: people know a face by its light half.
     level = shading[use].mean(axis=1)
@@ -164,17 +172,26 @@ def _spread(error: np.ndarray, weight: np.ndarray) -> tuple[float, float, float]
 
 
 def skin_weight(
-    view: View, surface: Surface, skin: SkinModel, triangles: np.ndarray, metres_per_pixel: float
+    view: View,
+    surface: Surface,
+    skin: SkinModel,
+    triangles: np.ndarray,
+    metres_per_pixel: float,
+    glasses: np.ndarray,
+    doubt: np.ndarray,
 ) -> np.ndarray:
     """(H, W) float32: how surely each pixel shows the person's own face and neither hair nor a thing before it.
 
     A pixel is compared with the skin that the light would show there. Eyes, brows and lips may differ
     freely in brightness and more in hue; below the nose dark hair is a beard and stays. What is far from
     skin, larger than a mole and connected is an occluder; what is skin but not connected with the
-    trusted part of the face is not the face.
+    trusted part of the face is not the face. ``glasses`` (V,) is 1 where dark glasses
+    cover the skin, ``doubt`` (V,) where what looks like a feature is on one side of the face only.
     """
     expected = skin.tone + skin.shading
-    priors = (surface.take, surface.feature, surface.beard, surface.seed, surface.chin)
+    # Behind dark glass nothing is taken, and a dark frame is no brow.
+    free = 1.0 - glasses
+    priors = (surface.take * free, surface.feature * free * (1.0 - doubt), surface.beard, surface.seed, surface.chin)
     maps = interpolate(view.coverage, triangles, np.column_stack([expected, *priors]))
     take, feature, beard, seed, chin = (maps[..., k] for k in range(3, 8))
     on_head = view.coverage.triangle != NO_TRIANGLE
@@ -195,7 +212,7 @@ def skin_weight(
     shows = ramp(strict * company, *SKIN_RAMP) * bare
     feature = feature * _shown(shows, bare, FEATURE_CONTEXT / metres_per_pixel, 0.20)
     # Long hair beside the jaw is no beard: a beard darkens the chin too.
-    dark = (strict > SKIN_RAMP[0]) & (light.mean(axis=2) < maps[..., :3].mean(axis=2))
+    dark = (strict > SKIN_RAMP[0]) & ((light - maps[..., :3]).max(axis=2) < BEARD_DARK)
     bearded = float((chin * view.weight * dark).sum() / max(float((chin * view.weight).sum()), 1e-3))
     beard = (
         beard * float(ramp(np.array(bearded), *BEARDED)) * _shown(shows, bare, BEARD_CONTEXT / metres_per_pixel, 0.10)

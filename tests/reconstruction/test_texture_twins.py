@@ -94,8 +94,8 @@ def slow_distance(image, expected, spread, feature, beard):
         skin = np.exp(expected[index].astype(float))
         shiny = np.log(linear) - np.log(skin + max(0.0, (linear - skin).mean()))
         tint = min(((error - level) ** 2).sum(), ((shiny - shiny.mean()) ** 2).sum()) / hue**2
-        tint /= 1 + (min(level, 0) / (2 * dark)) ** 2
         f, b = feature[index], beard[index]
+        tint /= 1 + (min((1 - max(f, b)) * error.max() + max(f, b) * level, 0) / (2 * dark)) ** 2
         if level < 0:
             scaled = level / (dark * (1 + FREE_DARK * max(f, b)))
         else:
