@@ -23,8 +23,8 @@ from backend.rendering.shade import A0, sh_basis
 # the hue only the first four, and both give way where the photo shows only a part of the directions.
 LIGHT_RIDGE = 0.01
 HUE_RIDGE = 0.05
-# Most that light changes the hue of skin, per channel in log light: lamps and sky on two sides of a face in the
-# test photos stay below it; a fit to a quarter of a face goes far beyond and paints the rest orange or green.
+# Most that light changes the hue of skin, per channel in log light: on evenly lit test photos the fit stays below
+# it; a fit to a quarter of a face went up to 0.9 from one side to the other and painted the rest orange or green.
 MOST_HUE_SHIFT = 0.12
 LIGHT_ROUNDS = 6
 
