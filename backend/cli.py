@@ -220,6 +220,27 @@ def bench(
     finish(lambda interrupt: run(request, interrupt), json_output)
 
 
+@app.command()
+def serve(
+    connection_file: Annotated[
+        Path | None,
+        typer.Option("--connection-file", help="Where to write address and keys; a file of the user when left out."),
+    ] = None,
+    bind: Annotated[
+        str, typer.Option("--bind", help="HOST or HOST:PORT to listen at; other machines only reach it if you say so.")
+    ] = "127.0.0.1",
+    parent_pid: Annotated[int | None, typer.Option("--parent-pid", help="End when this process ends.", min=1)] = None,
+    device: DeviceOption = Device.auto,
+    log_file: Annotated[
+        Path | None, typer.Option("--log-file", help="The log; beside the connection file when left out.")
+    ] = None,
+) -> None:
+    """Run the process behind the Blender add-on. A second start finds the first and leaves it running."""
+    from backend.commands.serve import run
+
+    finish(lambda interrupt: run(connection_file, bind, parent_pid, device.value, log_file, interrupt))
+
+
 @app.command("build-model")
 def build_model(
     source: Annotated[Path, typer.Option("--from", help="Folder that holds ict-facekit-light.npz.")],
@@ -237,14 +258,18 @@ def build_model(
 def measure_detector(
     out: Annotated[Path, typer.Option("--out", "-o", help="The file of weights to write.")],
     model: ModelOption = "open-head",
-    people: Annotated[int, typer.Option("--people", min=200, help="Invented people to paint and detect.")] = 16000,
+    people: Annotated[int, typer.Option("--people", min=200, help="Invented people to paint and detect.")] = 20000,
+    skins: Annotated[
+        list[Path] | None,
+        typer.Option("--skins", help="Folder of portraits whose skins the people may wear; more than one is fine."),
+    ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes to spread the work over.")] = 2,
     quiet: QuietOption = False,
 ) -> None:
     """Measure the landmark detector on invented people, and learn what the fit starts from."""
     from backend.commands.measure_detector import run
 
-    finish(lambda _: run(model, people, workers, out, quiet))
+    finish(lambda _: run(model, people, skins or [], workers, out, quiet))
 
 
 @app.command()

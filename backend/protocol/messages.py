@@ -134,7 +134,7 @@ FROM_SERVER: dict[str, Form] = {
             "material": ("i4", (None,)),
             "expression": ("f4", (None, None, 3)),
         },
-        {"eye_texture": ("u1", (None, None, 3)), "regions": ("u1", (None, None))},
+        {"regions": ("u1", (None, None))},
     ),
     "accepted": Form({"queue_position": _whole}),
     "progress": Form({"photo": _whole, "stage": _text, "fraction": _number, "text": _text}),

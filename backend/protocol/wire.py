@@ -2,7 +2,7 @@
 
 ``[b"MGCF/1", header, array, array, ...]``: the version, a JSON object, and for every entry of the header's
 ``arrays`` one little-endian buffer. Whatever arrives is checked (count, sizes, dtypes, shapes) before any
-of it is used; nothing is ever unpickled, evaluated or decompressed here.
+of it is used; nothing is ever evaluated or decompressed here.
 """
 
 from __future__ import annotations
@@ -185,6 +185,14 @@ def peek_id(frames: Sequence[Buffer]) -> str:
         return decode_header(frames)["id"]
     except ProtocolError as error:
         return error.job
+
+
+def peek_type(frames: Sequence[Buffer]) -> str:
+    """The type of a message whose arrays may be broken; empty where none can be made out."""
+    try:
+        return decode_header(frames)["type"]
+    except ProtocolError:
+        return ""
 
 
 def _array(entry: Any, view: memoryview) -> tuple[str, np.ndarray]:

@@ -81,7 +81,20 @@ def load_photo(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> Phot
         A HEIC file, and ``pillow-heif`` is not installed.
     """
     path = Path(path)
-    with _open(path) as file, _errors_of(path, max_megapixels):
+    with _open(path) as file:
+        return _decode(path, file, max_megapixels)
+
+
+def load_photo_bytes(data: bytes | memoryview, name: str, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
+    """Decode the bytes of a photo's file, as :func:`load_photo` does the file; ``name`` is for sentences."""
+    path = Path(name)
+    if not len(data):
+        raise PhotoError(f"{path.name} is empty; copy it again from its source.")
+    return _decode(path, io.BytesIO(data), max_megapixels)
+
+
+def _decode(path: Path, file: BinaryIO, max_megapixels: float) -> Photo:
+    with _errors_of(path, max_megapixels):
         _prepare_heic(path, file)
         image = Image.open(file)
         _check_size(path, image.size, max_megapixels)

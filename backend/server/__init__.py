@@ -1,0 +1,1 @@
+"""The backend process: one thread that talks, one process that computes."""
