@@ -27,6 +27,8 @@ from .scene.refit import RefitError, Refitter
 BUDGET_S = 0.015
 # Counts what pulls data-blocks away under a builder: undo, redo, another file.
 _epoch = 0
+# Longest time that one call has held Blender's interface, in seconds; goes into the report.
+longest_pump_s = 0.0
 
 
 class Job:
@@ -83,13 +85,16 @@ class Job:
 
     def pump(self) -> bool:
         """Take what has arrived, build a little; True when the job is over and everything stands."""
-        end = time.monotonic() + BUDGET_S
+        global longest_pump_s
+        began = time.monotonic()
+        end = began + BUDGET_S
         self._take_events()
         while (self._work or self._heads) and time.monotonic() < end:
             self._build_a_little()
         over = self.ended is not None and self._work is None and not self._heads
         if over:
             self._conclude()
+        longest_pump_s = max(longest_pump_s, time.monotonic() - began)
         return over
 
     def abandon(self) -> None:
@@ -115,7 +120,8 @@ class Job:
             photo = self.photos[event.photo] if event.photo < len(self.photos) else ""
             state.fraction = event.fraction if len(self.photos) == 1 else self._overall(event)
             state.text = event.text or f"{Path(photo).name}: {event.stage}"
-            self._show_photo(self._place(event.photo), RUNNING, event.fraction, "")
+            if self._state_of(event.photo) not in (DONE, FAILED):
+                self._show_photo(self._place(event.photo), RUNNING, event.fraction, "")
         elif isinstance(event, FaceReady):
             if not self.cancelled and (not self.refit or event.head.face == self.face):
                 self._heads.append((event.photo, event.head))

@@ -245,7 +245,9 @@ class MGCFACE_PT_backend(_InTab, bpy.types.Panel):
     def _sentence(self, status: events.Status) -> str:
         if status.phase in (events.READY, events.BUSY):
             doing = "Working" if status.phase == events.BUSY else "Ready"
-            return f"{doing}: version {status.hello['server_version']} on {status.hello['device']}."
+            device = status.hello.get("device")
+            where = f" on {device}" if device else "; loading its models"
+            return f"{doing}: version {status.hello['server_version']}{where}."
         if status.phase == events.STARTING:
             return f"{status.sentence}..."
         return status.sentence or "Not running; it starts by itself when it is needed."

@@ -12,8 +12,8 @@ from pathlib import Path
 FOREIGN_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "VIRTUAL_ENV", "LD_PRELOAD")
 # Seconds that a backend which was asked to end may take before it is killed.
 PATIENCE_S = 3.0
-# Characters at the end of the log that are searched for the reason of a crash.
-LOG_TAIL = 4000
+# Characters at the end of the output that are searched for the reason of a crash.
+OUTPUT_TAIL = 4000
 
 
 class LaunchError(Exception):
@@ -30,13 +30,14 @@ class Launcher:
     connection_file : Path
         Where the server says how to reach it.
     log_file : Path
-        Takes what the process prints.
+        The server's own log. What the process prints beside it goes into ``output_file``.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
     """
 
     def __init__(self, python: str, connection_file: Path, log_file: Path, device: str) -> None:
         self.python, self.connection_file, self.log_file, self.device = python, connection_file, log_file, device
+        self.output_file = log_file.with_suffix(".out")
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -46,15 +47,15 @@ class Launcher:
         if not os.path.isfile(self.python):
             raise LaunchError(f"The backend's Python {self.python} is gone: click Set Up Backend or choose another.")
         command = [self.python, "-m", "backend.cli", "serve", "--connection-file", str(self.connection_file)]
-        command += ["--parent-pid", str(os.getpid()), "--device", self.device]
+        command += ["--parent-pid", str(os.getpid()), "--device", self.device, "--log-file", str(self.log_file)]
         self.connection_file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            # The child keeps its own handle of the log; ours is closed at once.
-            with open(self.log_file, "wb") as log:
+            # The child keeps its own handle of the file; ours is closed at once.
+            with open(self.output_file, "wb") as output:
                 self.process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
-                    stdout=log,
+                    stdout=output,
                     stderr=subprocess.STDOUT,
                     cwd=self.connection_file.parent,
                     env=clean_environment(),
@@ -77,22 +78,22 @@ class Launcher:
     def reason(self) -> str:
         """The last thing that the process printed; empty when it printed nothing."""
         try:
-            text = self.log_file.read_bytes()[-LOG_TAIL:].decode("utf-8", "replace")
+            text = self.output_file.read_bytes()[-OUTPUT_TAIL:].decode("utf-8", "replace")
         except OSError:
             return ""
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return lines[-1] if lines else ""
 
-    def end(self, patience_s: float = PATIENCE_S) -> None:
-        """Wait for the process to end by itself, then make it."""
+    def end(self, patience_s: float = PATIENCE_S) -> int | None:
+        """Wait for the process to end by itself, then make it; its exit code, None when there was none."""
         process, self.process = self.process, None
         if process is None:
-            return
+            return None
         try:
-            process.wait(patience_s)
+            return process.wait(patience_s)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait()
+            return process.wait()
 
     def kill(self) -> None:
         """For a process that does not answer any more."""

@@ -30,8 +30,8 @@ TICK_S = 0.02
 START_S = 90.0
 # A backend that was running before is answering in less than this, or it is not there.
 GREETING_S = 1.5
-# One on another machine may be further away.
-REMOTE_GREETING_S = 6.0
+# One that somebody else started is waited for: nothing can be started in its place.
+REMOTE_GREETING_S = 15.0
 
 LOST = "The backend ended in the middle of the work: click Reconstruct Face to start it again."
 FROZEN = "The backend stopped answering and was ended: click Reconstruct Face to start it again."
@@ -63,6 +63,8 @@ class Link:
         # Models by the sum of their file, and that sum by the name that this connection knows it by.
         self._models: dict[str, FaceModel] = {}
         self._digests: dict[str, str] = {}
+        # The connection file as it was before a new backend was started, to see when that has written it.
+        self._old_file = b""
         self._model: FaceModel | None = None
         self._job: Request | None = None
         self._stopping, self._cancelled = threading.Event(), threading.Event()
@@ -152,7 +154,12 @@ class Link:
         self._start()
         assert self._client is not None
         self.status = replace(self.status, phase=events.BUSY)
-        self._model = self._face_model(str(request.options["model"]))
+        try:
+            self._model = self._face_model(str(request.options["model"]))
+        except ProtocolError as error:
+            if error is self._client.lost:
+                self._lose(error)
+            raise
         # Prepared here and kept: the main thread then finds it made.
         layout(self._model, request.eyes, request.scale)
         local = [os.path.abspath(path) for path in request.photos]
@@ -184,13 +191,15 @@ class Link:
         assert self.launcher is not None
         self.status = Status(events.STARTING, "Starting the backend")
         if not self.launcher.running:
-            self.connection_file.unlink(missing_ok=True)
+            self._old_file = self._file_bytes()
             self.launcher.start()
         end = time.monotonic() + START_S
-        while not self.connection_file.exists():
+        while self._file_bytes() in (b"", self._old_file):
             if self.launcher.ended:
+                if self.launcher.end() == 0 and self._file_bytes():
+                    # It found one that runs, slow to answer, and left it the work.
+                    break
                 reason = self.launcher.reason() or "it said nothing"
-                self.launcher.end()
                 raise LaunchError(f"The backend could not start ({reason}): see its log, or click Set Up Backend.")
             if time.monotonic() > end:
                 self.launcher.kill()
@@ -203,6 +212,13 @@ class Link:
             # A process that does not let its own Blender in is of no use; the next click starts another.
             self.launcher.kill()
             raise
+
+    def _file_bytes(self) -> bytes:
+        """What the connection file holds; nothing when it is not there."""
+        try:
+            return self.connection_file.read_bytes()
+        except OSError:
+            return b""
 
     def _stop(self) -> None:
         if self._job is not None:
@@ -229,7 +245,7 @@ class Link:
             if self.launcher is not None:
                 # A backend that another Blender started stays for this one too.
                 self._client.send("attach", {"pid": os.getpid()})
-        except ProtocolError:
+        except (ProtocolError, _GivenUpError):
             self._disconnect()
             raise
         owned = self.launcher is not None and self.launcher.running
@@ -275,6 +291,11 @@ class Link:
 
     def _handle(self, message: Message) -> None:
         job, body = self._job, message.body
+        if message.type == "pong":
+            # The device is known only when the models are loaded.
+            heard = {key: body[key] for key in ("device", "ready")}
+            if any(self.status.hello.get(key) != value for key, value in heard.items()):
+                self.status = replace(self.status, hello={**self.status.hello, **heard})
         if message.type == "closing" and job is None:
             raise ProtocolError("The backend was stopped.", "lost")
         if job is None or message.id != job.wire_id:

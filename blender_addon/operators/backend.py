@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import bpy
 
-from .. import service
+from .. import jobs, service
 from ..link import events
 from ..link.installer import Installation, environment_stamp
 from ..link.launcher import clean_environment, own_group
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # Seconds between two looks at a process.
 TICK_S = 0.2
 SETUP_LOG = "setup.log"
+# The server's log, what its process printed when it could not even start, and what pip said.
+LOGS = (service.LOG_NAME, service.LOG_NAME.replace(".log", ".out"), SETUP_LOG)
 # Lines of the log that go into a report.
 REPORT_LINES = 60
 
@@ -282,13 +284,13 @@ class MGCFACE_OT_open_log(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: Context) -> bool:
-        if not any((service.user_folder_if_there() / name).is_file() for name in (service.LOG_NAME, SETUP_LOG)):
+        if not any((service.user_folder_if_there() / name).is_file() for name in LOGS):
             cls.poll_message_set("There is no log yet: the backend was never started")
             return False
         return True
 
     def execute(self, context: Context) -> set[str]:
-        files = [service.user_folder() / name for name in (service.LOG_NAME, SETUP_LOG)]
+        files = [service.user_folder() / name for name in LOGS]
         newest = max((file for file in files if file.is_file()), key=lambda file: file.stat().st_mtime)
         text = bpy.data.texts.get(newest.name) or bpy.data.texts.new(newest.name)
         text.from_string(newest.read_text("utf-8", "replace"))
@@ -321,9 +323,10 @@ def report_text(context: Context) -> str:
         f"backend: {chosen.source}, {chosen.device}, {status.phase}. {status.sentence}",
         "server: " + json.dumps({k: status.hello.get(k) for k in ("server_version", "device")}),
         "environment: " + json.dumps(environment_stamp(service.environment_folder())),
+        f"longest hold of the interface: {1000 * jobs.longest_pump_s:.0f} ms",
         f"last result: {context.window_manager.mgcface.result}",
     ]
-    for name in (service.LOG_NAME, SETUP_LOG):
+    for name in LOGS:
         file = service.user_folder() / name
         if file.is_file():
             lines += [f"-- {name}", *file.read_text("utf-8", "replace").splitlines()[-REPORT_LINES:]]

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from typing import TYPE_CHECKING
 
 import bpy
 from bpy.props import CollectionProperty, StringProperty
+from mathutils import Euler
 
 from .. import naming, service
 from ..jobs import Job
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 TICK_S = 0.02
 # Distance of the view from a head, in sizes of the head: with Blender's 50 mm lens it then fills most of the height.
 FRAMED = 2.2
+# Blender's front view, turned a little to the side and down on the face: both cheeks and the profile show.
+FRONT_VIEW = (math.radians(82.0), 0.0, math.radians(25.0))
 
 
 class _Runs:
@@ -266,11 +270,14 @@ def show(context: Context) -> None:
     space = context.space_data
     if space.shading.type == "SOLID" and space.shading.color_type == "MATERIAL":
         space.shading.color_type = "TEXTURE"
+    # The head's place in the world follows from its root, which was just made.
+    context.view_layer.update()
     view = space.region_3d
     if view.view_perspective != "CAMERA":
         low, high = world_box(head)
         view.view_location = ((low + high) / 2.0).tolist()
         view.view_distance = float((high - low).max()) * FRAMED
+        view.view_rotation = Euler(FRONT_VIEW).to_quaternion()
 
 
 def redraw(context: Context) -> None:

@@ -7,6 +7,7 @@ coordinates, E expression shapes, R regions, S side of the texture.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -228,15 +229,17 @@ class Head:
     @staticmethod
     def from_message(model: FaceModel, header: dict[str, Any], arrays: Mapping[str, np.ndarray], photo: str) -> Head:
         try:
+            # The photo's name without its ending: "astronaut.jpg" would be an odd name for a head.
+            name = os.path.splitext(str(header["name"]))[0] or "head"
             pictures = {
-                part: Picture(f"{header['name']} {part}", png_bytes(arrays[key]), len(arrays[key]))
+                part: Picture(f"{name} {part}", png_bytes(arrays[key]), len(arrays[key]))
                 for part, key in ((SKIN, "texture"), (EYES, "eye_texture"))
                 if key in arrays
             }
             return Head(
                 model=model,
                 record=dict(header["record"]),
-                name=str(header["name"]),
+                name=name,
                 photo=photo,
                 face=int(header["face"]),
                 neutral=np.array(arrays["neutral"], np.float32),
