@@ -3,13 +3,14 @@
 Invented people are painted and detected; a ridge regression of their true coefficients on the detected
 landmarks becomes the :class:`~backend.reconstruction.regress.Regressor` that the fit starts from.
 
-    mgcface measure-detector --people 16000 --out FILE
+    mgcface measure-detector --people 20000 --skins FOLDER --out FILE
 
 Symbols: N people, L landmarks, I identity modes, K components.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -22,10 +23,13 @@ import torch
 from backend.errors import MgcFaceError
 from backend.face_model.model import FaceModel
 from backend.face_model.registry import get_model
-from backend.reconstruction.regress import Regressor, align
+from backend.reconstruction.regress import Regressor, align, lift
+from backend.vision.landmark_sets import MIRROR
 from backend.vision.mediapipe_detector import MediaPipeDetector
 from backend.vision.photo import Photo
-from trainer.data.people import Painter, Person, draw_person
+from trainer.data.painter import Painter
+from trainer.data.people import Person, draw_person
+from trainer.data.skins import unwrap_skins
 
 LANDMARKS = "mediapipe478"
 # Points 468 to 477 are the irises.
@@ -39,9 +43,10 @@ BLOCK = 100
 GUESSED = 12e-3
 
 # How finely the regression may read a landmark, as the noise that it reckons with, in radii of the face
-# (about 60 mm): a quarter of a millimetre. A map that reads finer knows painted people better (half of the
-# error on identities) but nobody else: on faces painted another way it fell behind the mean face.
-READING_NOISE = 4e-3
+# (about 60 mm): a fiftieth of a millimetre. People who all look alike must not be read so finely: a map
+# learned on plainly painted ones fell behind the mean face on faces painted another way.
+READING_NOISE = 3e-4
+LIFTED_AT_ONCE = 2000
 RESIDUAL_FLOOR = 2e-3
 # Components that complete wrong landmarks, and the part of the people held out to measure the error.
 COMPLETION_COMPONENTS = 100
@@ -73,11 +78,12 @@ def measure(
     workers: int,
     first_seed: int = FIRST_SEED,
     progress: Callable[[float], None] | None = None,
+    skins: Path | None = None,
 ) -> Measurements:
-    """Paint and detect ``people`` invented people in ``workers`` processes."""
+    """Paint and detect ``people`` invented people in ``workers`` processes; ``skins`` is a .npy of (S, V, 3)."""
     model = get_model(model_name)
     rows, missed = [], 0
-    for done, (seed, landmarks) in enumerate(detections(model_name, people, workers, first_seed)):
+    for done, (seed, landmarks) in enumerate(detections(model_name, people, workers, first_seed, skins)):
         if progress is not None:
             progress((done + 1) / people)
         person = draw_person(model, seed)
@@ -88,29 +94,42 @@ def measure(
     return Measurements(*(np.array(column) for column in zip(*rows)), missed=missed)
 
 
-def detections(model_name: str, people: int, workers: int, first_seed: int) -> Iterator[tuple[int, np.ndarray | None]]:
+def detections(
+    model_name: str, people: int, workers: int, first_seed: int, skins: Path | None = None
+) -> Iterator[tuple[int, np.ndarray | None]]:
     """(seed, landmarks (L, 2) or None where the detector saw no face), in the order of the seeds."""
     starts = range(first_seed, first_seed + people, BLOCK)
-    blocks = [(model_name, start, min(start + BLOCK, first_seed + people)) for start in starts]
+    blocks = [Block(model_name, start, min(start + BLOCK, first_seed + people), skins) for start in starts]
     # Fresh processes: a fork would copy the threads of PyTorch and MediaPipe in whatever state they are.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for (_, start, _), found in zip(blocks, pool.map(detect_block, blocks)):
-            yield from enumerate(found, start)
+        for block, found in zip(blocks, pool.map(detect_block, blocks)):
+            yield from enumerate(found, block.start)
 
 
-_WARM: dict[str, tuple[FaceModel, Painter, MediaPipeDetector]] = {}
+@dataclass(frozen=True)
+class Block:
+    """The people with seeds from ``start`` up to ``stop``, of one model, in skins from one file."""
+
+    model_name: str
+    start: int
+    stop: int
+    skins: Path | None
 
 
-def detect_block(block: tuple[str, int, int]) -> list[np.ndarray | None]:
+_WARM: dict[tuple[str, Path | None], tuple[FaceModel, Painter, MediaPipeDetector]] = {}
+
+
+def detect_block(block: Block) -> list[np.ndarray | None]:
     """One worker's share; model, painter and detector stay warm in its process."""
-    name, start, stop = block
-    if name not in _WARM:
+    key = (block.model_name, block.skins)
+    if key not in _WARM:
         torch.set_num_threads(1)
-        model = get_model(name)
-        _WARM[name] = (model, Painter(model), MediaPipeDetector(passes=2, threads=1))
-    model, painter, detector = _WARM[name]
+        model = get_model(block.model_name)
+        skins = None if block.skins is None else np.load(block.skins, allow_pickle=False)
+        _WARM[key] = (model, Painter(model, skins), MediaPipeDetector(passes=2, threads=1))
+    model, painter, detector = _WARM[key]
     found: list[np.ndarray | None] = []
-    for seed in range(start, stop):
+    for seed in range(block.start, block.stop):
         try:
             faces = detector.detect(Photo(painter.paint(draw_person(model, seed), seed)))
         except MgcFaceError:
@@ -126,38 +145,113 @@ def landmark_error(model: FaceModel, person: Person, detected: np.ndarray) -> fl
     return float(pixels * person.camera.t[2] / person.camera.focal_px)
 
 
-def learn(measurements: Measurements) -> Regressor:
-    """Ridge regression of identity on aligned landmark shapes."""
+def learn(measurements: Measurements, mirror: Mirror | None = None) -> Regressor:
+    """Ridge regression of identity on lifted, aligned landmark shapes.
+
+    With ``mirror`` every person counts twice, as seen and as seen in a mirror.
+    """
     landmarks = torch.as_tensor(measurements.landmarks)
     # Gaze is no part of who one is, and irises are guesses where eyes are closed.
-    weight = torch.ones(landmarks.shape[1], dtype=landmarks.dtype)
-    weight[FACE_LANDMARKS:] = 0.0
+    used = min(FACE_LANDMARKS, landmarks.shape[1])
+    weight = torch.zeros(landmarks.shape[1], dtype=landmarks.dtype)
+    weight[:used] = 1.0
     shape = mean_shape(landmarks, weight)
+    if mirror is not None:
+        shape = (shape + mirror.shapes(shape[None])[0]) / 2.0
     shapes = align(landmarks, shape, weight.expand(len(landmarks), -1))
-    shapes[:, FACE_LANDMARKS:] = shape[FACE_LANDMARKS:]
-    middle = shape.numpy().ravel()
-    apart = shapes.flatten(1).numpy() - middle
-    identity = measurements.identity
-    learned = len(apart) - int(HELD_OUT * len(apart))
-    offset, expected = apart[:learned].mean(axis=0), identity[:learned].mean(axis=0)
-    inputs = apart[:learned] - offset
-    # The ridge is landmark noise.
-    gram = inputs.T @ inputs + learned * READING_NOISE**2 * np.eye(inputs.shape[1])
-    weights = np.linalg.solve(gram, inputs.T @ (identity[:learned] - expected)).T
-    intercept = expected - weights @ offset
-    found = apart[learned:] @ weights.T + intercept
-    _, _, vt = np.linalg.svd(inputs, full_matrices=False)
-    components = vt[:COMPLETION_COMPONENTS]
-    left = (apart - (apart @ components.T) @ components).reshape(len(apart), -1, 2)
-    residual = np.sqrt((left**2).sum(axis=2).mean(axis=0))
+    shapes[:, used:] = shape[used:]
+    identity = torch.as_tensor(measurements.identity)
+    learned = len(shapes) - int(HELD_OUT * len(shapes))
+    apart = (shapes - shape).flatten(1)
+    pairs = [(apart[:learned], identity[:learned])]
+    if mirror is not None:
+        reflected = (mirror.shapes(shapes[:learned]) - shape).flatten(1)
+        pairs.append((reflected, mirror.identities(identity[:learned])))
+    turn = most_varied(torch.cat([inputs for inputs, _ in pairs]))
+    columns = (weight > 0).repeat_interleave(2).repeat(3)
+    weights, intercept = ridge(pairs, turn, columns)
+    found = lift(apart[learned:], turn) @ weights.mT + intercept
+    _, _, components = torch.linalg.svd(apart[:learned], full_matrices=False)
+    components = components[:COMPLETION_COMPONENTS]
+    left = (apart - (apart @ components.mT) @ components).unflatten(1, (-1, 2))
+    residual = left.pow(2).sum(dim=2).mean(dim=0).sqrt()
     return Regressor(
-        shape=middle,
-        components=components,
-        residual=np.maximum(residual, RESIDUAL_FLOOR),
-        weights=weights,
-        intercept=intercept,
-        sigma=(found - identity[learned:]).std(axis=0),
+        shape=shape.flatten().numpy(),
+        components=components.numpy(),
+        residual=residual.clamp_min(RESIDUAL_FLOOR).numpy(),
+        turn=turn.numpy(),
+        weights=weights.numpy(),
+        intercept=intercept.numpy(),
+        sigma=(found - identity[learned:]).std(dim=0).numpy(),
     )
+
+
+def ridge(
+    pairs: list[tuple[torch.Tensor, torch.Tensor]], turn: torch.Tensor, columns: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights (I, 6 L) and intercept (I,) from pairs of landmarks (N, 2 L) and identities (N, I).
+
+    Only ``columns`` (6 L,) of the lifted landmarks get weights; the ridge is landmark noise.
+    """
+    size = int(columns.sum()) + 1
+    gram = torch.zeros(size, size, dtype=turn.dtype)
+    product = torch.zeros(size, pairs[0][1].shape[1], dtype=turn.dtype)
+    count = 0
+    for inputs, targets in pairs:
+        # Lifted landmarks of all people at once would fill the memory.
+        for part, target in zip(inputs.split(LIFTED_AT_ONCE), targets.split(LIFTED_AT_ONCE)):
+            lifted = lift(part, turn)[:, columns]
+            lifted = torch.cat([lifted, torch.ones_like(lifted[:, :1])], dim=1)
+            gram += lifted.mT @ lifted
+            product += lifted.mT @ target
+            count += len(part)
+    penalty = torch.full((size,), count * READING_NOISE**2, dtype=turn.dtype)
+    # The intercept is free; a trace of penalty keeps the system positive.
+    penalty[-1] = 1e-9 * count
+    solution = torch.cholesky_solve(product, torch.linalg.cholesky(gram + torch.diag(penalty)))
+    weights = torch.zeros(len(columns), product.shape[1], dtype=turn.dtype)
+    weights[columns] = solution[:-1]
+    return weights.mT.contiguous(), solution[-1]
+
+
+def most_varied(apart: torch.Tensor) -> torch.Tensor:
+    """(N, 2 L) -> (2 L,): the main direction of landmark shapes, the turning of the head, scaled to unit spread."""
+    _, vectors = torch.linalg.eigh(apart.mT @ apart)
+    return vectors[:, -1] / (apart @ vectors[:, -1]).std()
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """What a mirror does to landmarks and to identities.
+
+    Attributes
+    ----------
+    order : (L,) int
+        The landmark that each becomes.
+    modes : (I, I) float
+        Coefficients of a mirrored face from those of the face.
+    """
+
+    order: np.ndarray
+    modes: np.ndarray
+
+    @classmethod
+    def of(cls, model: FaceModel) -> Mirror | None:
+        """None for models whose vertices have no mirror twins."""
+        if model.mirror is None:
+            return None
+        basis = model.identity.astype(np.float64)
+        reflected = basis[:, model.mirror] * [-1.0, 1.0, 1.0]
+        flat, reflected = basis.reshape(len(basis), -1), reflected.reshape(len(basis), -1)
+        return cls(MIRROR, np.linalg.solve(flat @ flat.T, flat @ reflected.T).T)
+
+    def shapes(self, shapes: torch.Tensor) -> torch.Tensor:
+        """(N, L, 2) centred shapes as seen in a mirror."""
+        return shapes[:, self.order] * shapes.new_tensor([-1.0, 1.0])
+
+    def identities(self, identity: torch.Tensor) -> torch.Tensor:
+        """(N, I) coefficients of the mirrored people."""
+        return identity @ torch.as_tensor(self.modes, dtype=identity.dtype)
 
 
 def mean_shape(landmarks: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -172,18 +266,32 @@ def mean_shape(landmarks: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def run(
-    model_name: str, people: int, workers: int, output: Path, progress: Callable[[float], None] | None = None
+    model_name: str,
+    people: int,
+    workers: int,
+    output: Path,
+    progress: Callable[[float], None] | None = None,
+    photos: list[Path] | None = None,
 ) -> tuple[int, int]:
-    """Measure, learn, write the weights; returns how many people were found and missed."""
-    measurements = measure(model_name, people, workers, progress=progress)
-    info = get_model(model_name).info
+    """Measure, learn, write the weights; returns how many people were found and missed.
+
+    ``photos`` of faces lend their skins to the invented people.
+    """
+    model = get_model(model_name)
+    with tempfile.TemporaryDirectory() as folder:
+        skins = None
+        if photos:
+            skins = Path(folder) / "skins.npy"
+            np.save(skins, unwrap_skins(model, photos), allow_pickle=False)
+        measurements = measure(model_name, people, workers, progress=progress, skins=skins)
     found = len(measurements.landmarks)
     metadata = {
-        "model": info.name,
-        "model_version": info.version,
+        "model": model.info.name,
+        "model_version": model.info.version,
         "landmarks": LANDMARKS,
         "people": str(found),
         "missed": str(measurements.missed),
+        "photos_lending_skins": str(len(photos or ())),
     }
-    learn(measurements).save(output, metadata)
+    learn(measurements, Mirror.of(model)).save(output, metadata)
     return found, measurements.missed

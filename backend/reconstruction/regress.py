@@ -1,9 +1,12 @@
-"""Landmarks to identity in one linear step, learned on invented people.
+"""Landmarks to identity in one step, learned on invented people.
 
 Dense landmarks carry more about a face than a likelihood with simple noise gets out of them: a
-detector's errors depend on view, expression and identity together. A linear regression that saw
-thousands of people with their true coefficients knows all of that at once. The fit takes its answer as
-the prior of the identity and solves pose, camera, expression and the rest around it.
+detector's errors depend on view, expression and identity together. A regression that saw thousands of
+people with their true coefficients knows all of that at once. The fit takes its answer as the prior of
+the identity and solves pose, camera, expression and the rest around it.
+
+The regression is linear in the landmarks, with weights that are a quadratic in how far the head is
+turned: what a profile says of a nose and what a frontal view says of it are different landmarks.
 
 A landmark that is wrong in a way no face explains is found first, by its distance from the space of
 landmark shapes, and replaced by what the others imply.
@@ -29,10 +32,13 @@ ROUNDS = 6
 HALF_TRUST_SIGMAS = 6.0
 WILD_SIGMAS = 12.0
 
+# Turns past this many standard deviations are treated as if they were this large.
+LARGEST_TURN = 3.0
+
 
 @dataclass(frozen=True)
 class Regressor:
-    """Linear map from upright, normalised landmarks to identity coefficients.
+    """Map from upright, normalised landmarks to identity coefficients: :func:`lift`, then linear.
 
     Attributes
     ----------
@@ -43,7 +49,9 @@ class Regressor:
         Orthonormal directions in which landmark shapes vary.
     residual : (L,) float32
         What the components leave of a landmark, root mean square, in radii.
-    weights : (I, 2 L) float32
+    turn : (2 L,) float32
+        Direction in which turning the head moves landmarks, in standard deviations per radius.
+    weights : (I, 6 L) float32
     intercept : (I,) float32
     sigma : (I,) float32
         Standard deviation of the error on people not learned from.
@@ -52,6 +60,7 @@ class Regressor:
     shape: np.ndarray
     components: np.ndarray
     residual: np.ndarray
+    turn: np.ndarray
     weights: np.ndarray
     intercept: np.ndarray
     sigma: np.ndarray
@@ -91,7 +100,8 @@ class RegressStage:
         spanned = torch.cat([torch.stack(moves), tensor(regressor.components)])
         self.components = torch.linalg.qr(spanned.mT)[0].mT
         self.weights, self.intercept = tensor(regressor.weights), tensor(regressor.intercept)
-        self.used = (self.weights.abs().sum(dim=0).reshape(-1, 2).sum(dim=1) > 0).to(dtype)
+        self.turn = tensor(regressor.turn)
+        self.used = (self.weights.abs().sum(dim=0).reshape(3, -1, 2).sum(dim=(0, 2)) > 0).to(dtype)
         self.sigma = tensor(regressor.sigma)
 
     def identity(self, landmarks: torch.Tensor, trust: torch.Tensor) -> torch.Tensor:
@@ -103,7 +113,7 @@ class RegressStage:
         for _ in range(ROUNDS):
             normal = torch.where(believed[..., None], normal, self.complete(normal))
         normal = align(normal, self.shape, self.used.expand(len(normal), -1))
-        return (normal - self.shape).flatten(1) @ self.weights.mT + self.intercept
+        return lift((normal - self.shape).flatten(1), self.turn) @ self.weights.mT + self.intercept
 
     def believed(self, landmarks: torch.Tensor, trust: torch.Tensor) -> torch.Tensor:
         """(B, L) bool: landmarks that are trusted and that some face could have."""
@@ -124,6 +134,13 @@ class RegressStage:
         """(B, L, 2) -> the nearest landmark shape that faces take."""
         apart = (shapes - self.shape).flatten(1)
         return self.shape + ((apart @ self.components.mT) @ self.components).unflatten(1, (-1, 2))
+
+
+def lift(apart: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
+    """(B, 2 L) from the mean, (2 L,) turn -> (B, 6 L): as they are, and times a line and a parabola in the turn."""
+    turned = (apart @ turn).clamp(-LARGEST_TURN, LARGEST_TURN)[:, None]
+    # The second Hermite polynomial over its norm: of unit size and uncorrelated with the line for a normal turn.
+    return torch.cat([apart, turned * apart, (turned**2 - 1.0) / 2**0.5 * apart], dim=1)
 
 
 def align(landmarks: torch.Tensor, shape: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -6,8 +6,8 @@ Symbols: V vertices, N neighbour entries, C channels.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from backend.geometry.kernel_cache import njit
 from backend.reconstruction.texture_atlas import Surface
 
 # Successive over-relaxation: factor and stop. On meshes of 5,000 to 20,000 vertices 1.8 needs the

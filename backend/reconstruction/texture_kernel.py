@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numba import njit
 
+from backend.geometry.kernel_cache import njit
 from backend.reconstruction.texture_atlas import BARYCENTRIC_SCALE, Atlas
 from backend.reconstruction.texture_likeness import LINEAR_OF_BYTE
 from backend.reconstruction.texture_raster import in_bands

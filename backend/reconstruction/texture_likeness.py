@@ -6,8 +6,8 @@ Colours are logarithms of linear light. Symbols: H, W image size, K colours of t
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from backend.geometry.kernel_cache import njit
 from backend.reconstruction.texture_raster import in_bands
 from backend.rendering.tone import srgb_to_linear
 

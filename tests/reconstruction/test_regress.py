@@ -11,7 +11,7 @@ from backend.face_model.registry import get_model
 from backend.geometry.camera import Camera, intrinsics
 from backend.geometry.rotation import rotation_from_head_euler
 from backend.reconstruction.landmark_model import shipped_regressor
-from backend.reconstruction.regress import Regressor, RegressStage, align
+from backend.reconstruction.regress import Regressor, RegressStage, align, lift
 
 SET = "mediapipe478"
 
@@ -76,7 +76,8 @@ def test_landmarks_that_no_face_explains_are_completed(model, stage):
     wild[hit] += rng.normal(0.0, 80.0, (len(hit), 2))
     guarded = identity_from(stage, wild)
     normal = align(torch.as_tensor(wild[None]), stage.shape, torch.ones(1, len(wild), dtype=torch.float64))
-    plain = ((normal.flatten(1) - stage.shape.flatten()) @ stage.weights.mT + stage.intercept)[0].numpy()
+    apart = normal.flatten(1) - stage.shape.flatten()
+    plain = (lift(apart, stage.turn) @ stage.weights.mT + stage.intercept)[0].numpy()
     assert np.linalg.norm(guarded - clean) < 0.5 * np.linalg.norm(plain - clean)
 
 

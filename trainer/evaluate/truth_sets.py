@@ -232,7 +232,8 @@ def _james_items(folder: Path) -> list[TruthItem]:
 
 def _synthetic_items(set_name: str, model: FaceModel, first_seed: int) -> list[TruthItem]:
     """People with expressions, cameras, lights and colours of their own; the truth is their neutral face."""
-    from trainer.data.people import Painter, draw_person
+    from trainer.data.painter import Painter
+    from trainer.data.people import draw_person
 
     seen = np.unique(triangulate(model.faces)[model.triangle_material == 0])
 
