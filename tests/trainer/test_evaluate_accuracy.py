@@ -109,6 +109,7 @@ def test_a_missing_face_refuses_the_headline_and_is_named(known_faces, model, tm
     assert (row["found"], list(row["failures"])) == (2, ["1"])
     page = (tmp_path / "out" / "accuracy.md").read_text()
     assert "refused" in page and "three, 1: No face was found" in page
+    assert "Over the 2 that were" in page
 
 
 def test_json_and_page_carry_the_same_figures(known_faces, model, tmp_path):

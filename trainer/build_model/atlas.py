@@ -172,8 +172,8 @@ def facing(normals: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def lay_flat(quads: np.ndarray, points: np.ndarray) -> np.ndarray | None:
     """(N, 2) positions of one chart's corners, turned into a small box at 0.
 
-    None when it is closed, overlaps itself or is stretched by more than :data:`MOST_STRETCH`. Holes are filled with fans of
-    triangles while the chart is relaxed.
+    None when it is closed, overlaps itself or is stretched by more than :data:`MOST_STRETCH`. Holes are filled with
+    fans of triangles while the chart is relaxed.
     """
     triangles, rest = triangulate(quads).astype(np.int64), points
     loops = sorted(charts.boundary_loops(quads), key=len)

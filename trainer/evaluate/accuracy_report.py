@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 # What each rule of the identity search is called on the page, headline first.
 RULES = {
     "cosine": "centred cosine (headline)",
@@ -48,7 +50,7 @@ def _truth(groups: dict) -> str:
         floor = row["mean_face"]
         found = f"{row['found']} of {row['photos']}"
         if "refused" in row:
-            notes.append(f"* {name}: {row['refused']}")
+            notes.append(f"* {name}: {row['refused']}{_over_found(row['faces'])}")
             figures = ["refused"] * 5
         else:
             free = row["non_metrical"]
@@ -61,6 +63,15 @@ def _truth(groups: dict) -> str:
     columns += ["mean face: mean of medians", "mean face: median"]
     text = "## Known faces: NoW protocol, millimetres\n\n" + _table(columns, rows)
     return text + ("\n\n" + "\n".join(notes) if notes else "")
+
+
+def _over_found(faces: dict) -> str:
+    """What the faces that were reconstructed say, beside the mean face on the same ones."""
+    if not faces:
+        return ""
+    ours = fmean(face["median_mm"] for face in faces.values())
+    floor = fmean(face["mean_face_median_mm"] for face in faces.values())
+    return f" Over the {len(faces)} that were: {ours:.3f} mm, mean face of the same {floor:.3f} mm."
 
 
 def _photos(sets: dict) -> str:
