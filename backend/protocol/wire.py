@@ -129,7 +129,10 @@ def decode(frames: Sequence[Buffer], limit: int = MAX_MESSAGE_BYTES) -> Message:
         raise ProtocolError(f"The header names {len(entries)} arrays and {len(views) - 2} came with it.")
     arrays: dict[str, np.ndarray] = {}
     for entry, view in zip(entries, views[2:]):
-        name, array = _array(entry, view)
+        try:
+            name, array = _array(entry, view)
+        except ProtocolError as error:
+            raise ProtocolError(str(error), error.code, header["id"]) from None
         if name in arrays:
             raise ProtocolError(f"Two arrays of one message are named {name!r}.", job=header["id"])
         arrays[name] = array

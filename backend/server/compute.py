@@ -24,8 +24,9 @@ log = logging.getLogger(__name__)
 # The pipeline asks between its stages whether to stop. A worker that has not heard by then is ended, so that a
 # cancel takes effect within a second at every stage.
 STOP_PATIENCE_S = 0.6
-# A worker that dies before it was ever ready is started again after this, doubling, so as not to spin.
-FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
+# A worker that dies before it was ever ready is started again after a while, and after so many times only when
+# another job comes.
+RETRY_S, MOST_STARTS = 2.0, 3
 # Progress of one job, seconds between two messages: at most 10 a second.
 PROGRESS_EVERY_S = 0.1
 
@@ -61,9 +62,8 @@ class Compute:
         self.batch = ""
         self.batch_photos: list[tuple[Job, JobPhoto]] = []
         self.kill_at: float | None = None
-        self.killed = False
         self.retry_at: float | None = None
-        self.retry_after_s = FIRST_RETRY_S
+        self.failed_starts = 0
         self.worker: WorkerProcess | None = None
         self.start_worker()
 
@@ -86,6 +86,7 @@ class Compute:
     def add(self, job: Job) -> int:
         position = self.queue.add(job)
         if self.unable:  # perhaps what was missing has been installed since
+            self.failed_starts = 0
             self.start_worker()
         return position
 
@@ -132,8 +133,10 @@ class Compute:
         now = time.monotonic()
         if self.kill_at is not None and now >= self.kill_at and self.worker is not None:
             log.info("worker %d did not stop in time and is ended", self.worker.pid)
-            self.kill_at, self.killed = None, True
+            # Its memory takes a moment to be given back; the jobs and the next worker need not wait for that.
             self.worker.kill()
+            self._batch_over()
+            self.start_worker()
         if self.retry_at is not None and now >= self.retry_at:
             self.start_worker()
         if self.ready and not self.batch:
@@ -184,7 +187,7 @@ class Compute:
         header = decode_header(frames)
         kind = header["type"]
         if kind == "ready":
-            self.device, self.retry_after_s = header["device"], FIRST_RETRY_S
+            self.device, self.failed_starts = header["device"], 0
             log.info("worker %d is ready on %s", worker.pid, self.device)
         elif kind == "unable":
             self._worker_unable(header["message"])
@@ -250,10 +253,9 @@ class Compute:
     def _worker_ended(self, worker: WorkerProcess) -> None:
         """Start another; a photo that this has happened to too often is given up."""
         reason = worker.end_reason()
-        wanted, self.killed = self.killed, False
         was_ready, self.worker, self.device = self.device != "", None, ""
         for job, photo in self.batch_photos:
-            if wanted or photo.index not in job.running or job.cancelling:
+            if photo.index not in job.running or job.cancelling:
                 continue
             photo.attempts += 1
             if photo.attempts >= MOST_ATTEMPTS:
@@ -261,12 +263,15 @@ class Compute:
         self._batch_over()
         if self.unable:
             return
-        log.log(logging.INFO if wanted else logging.ERROR, "worker %d ended (%s)", worker.pid, reason)
+        log.error("worker %d ended by itself (%s)", worker.pid, reason)
         if was_ready:
             self.start_worker()
+            return
+        self.failed_starts += 1
+        if self.failed_starts >= MOST_STARTS:
+            self._worker_unable(f"The computation cannot start ({reason}); run `mgcface doctor` and see the log.")
         else:
-            self.retry_at = time.monotonic() + self.retry_after_s
-            self.retry_after_s = min(2.0 * self.retry_after_s, LONGEST_RETRY_S)
+            self.retry_at = time.monotonic() + RETRY_S
 
     def _worker_unable(self, message: str) -> None:
         """The worker cannot compute here at all, a missing library for example: every job hears why."""

@@ -13,6 +13,8 @@ import zmq
 HIGH_WATER = 8
 # A client with this much unread gets no further photos computed until it has read.
 HOLD_BACK_BYTES = 1 << 26
+# Small answers that wait for a client before it is taken for a program gone wild that asks and never reads.
+MOST_WAITING = 10_000
 # A client that has read nothing for this long while results wait is taken for gone.
 STALLED_AFTER_S = 60.0
 
@@ -27,19 +29,16 @@ class Outbox:
         self.stalled_since: dict[bytes, float] = {}
 
     def send(self, client: bytes, frames: Sequence[Any]) -> bool:
-        """Send, or keep until the client reads; False when the client is gone."""
+        """Send, or keep until the client reads; False when the client is gone, or as good as gone."""
         if client not in self.waiting:
             sent = self._try(client, frames)
             if sent is not None:
                 return sent
             self.stalled_since[client] = time.monotonic()
-        self.waiting.setdefault(client, deque()).append(frames)
+        waiting = self.waiting.setdefault(client, deque())
+        waiting.append(frames)
         self.sizes[client] = self.sizes.get(client, 0) + size_of(frames)
-        return True
-
-    def offer(self, client: bytes, frames: Sequence[Any]) -> bool:
-        """Send if there is room, else let it fall: for answers that the next ping asks for again."""
-        return client in self.waiting or self._try(client, frames) is not False
+        return len(waiting) <= MOST_WAITING
 
     def flush(self) -> list[bytes]:
         """Send what waits as far as there is room; the clients that are gone or have stalled."""

@@ -132,7 +132,7 @@ class Server:
     def close(self) -> None:
         """Tell the clients, end the worker, free the address."""
         for client in self.clients:
-            self.outbox.offer(client, encode(Message("closing")))
+            self.outbox.send(client, encode(Message("closing")))
         self.compute.close()
         self.reader.shutdown(wait=False, cancel_futures=True)
         self._close_sockets()
@@ -153,7 +153,8 @@ class Server:
         """What a thread has put down: the worker's words, or an answer that took a while."""
         sender, content = put
         if isinstance(sender, bytes):
-            self.outbox.send(sender, content)
+            if not self.outbox.send(sender, content):
+                self._forget(sender)
         else:
             self.compute.hear(sender, content)
 
@@ -183,7 +184,7 @@ class Server:
             self._answer(client, kind, error.job, code=error.code, message=str(error))
 
     def _answer(self, client: bytes, kind: str, id: str, **body: Any) -> None:
-        if not self.outbox.offer(client, encode(Message(kind, id, body))):
+        if not self.outbox.send(client, encode(Message(kind, id, body))):
             self._forget(client)
 
     def _on_hello(self, client: bytes, message: Message) -> None:
@@ -282,7 +283,7 @@ class Server:
         kept = sum(job.size for job in open_jobs) + sum(array.nbytes for array in message.arrays.values())
         if len(open_jobs) >= JOBS_PER_CLIENT or kept > BYTES_PER_CLIENT:
             text = "Too many jobs of yours wait already; wait for some of them or cancel them."
-            self.outbox.send(client, encode(Message("failed", message.id, {"code": "busy", "message": text})))
+            self._answer(client, "failed", message.id, code="busy", message=text)
             return
         photos = [self._photo(client, index, photo, message) for index, photo in enumerate(message.body["photos"])]
         known = {key: value for key, value in message.body.get("options", {}).items() if key in DEFAULT_OPTIONS}
