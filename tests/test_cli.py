@@ -15,7 +15,17 @@ from backend.commands import console, models
 from backend.commands.console import run_guarded
 from backend.errors import ModelError
 
-COMMANDS = ("reconstruct", "models list", "models info", "models install", "doctor", "bench", "serve", "build-model", "evaluate")
+COMMANDS = (
+    "reconstruct",
+    "models list",
+    "models info",
+    "models install",
+    "doctor",
+    "bench",
+    "serve",
+    "build-model",
+    "evaluate",
+)
 
 
 def call(*arguments: str) -> int:
