@@ -7,9 +7,11 @@ bounded. One bad photo becomes a :class:`PhotoOutcome` with an error and stops n
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -38,6 +40,8 @@ GROUP_MEGAPIXELS = 100.0
 
 # Photos whose textures are made at the same time, at most: at 4096 each takes 200 MB until it is written.
 TEXTURES_AT_ONCE = 4
+# How often a request to stop is heard while textures are made.
+HEAR_EVERY_S = 0.1
 
 Progress = Callable[[int, str, float], None]
 
@@ -91,6 +95,8 @@ class Pipeline:
         self.texture_size = texture_size if "texture" in self.stages else None
         landmark_set = "ibug68" if detector == "fan" else "mediapipe478"
         self.fitter = Fitter(LandmarkModel(self.model, landmark_set, device=self.device))
+        # Set while textures in the making are no longer wanted.
+        self.stop = threading.Event()
 
     # -- calls -----------------------------------------------------------------------------------
 
@@ -219,12 +225,20 @@ class Pipeline:
                     steps.report(following.index, "texture", 0.6)
                     baking[following.index] = pool.submit(work, following)
                 if outcome.index in baking:
-                    baking[outcome.index].result()
+                    self.wait(baking[outcome.index], outcome.index, steps)
                     del baking[outcome.index]
                     steps.report(outcome.index, "done", 1.0)
                 yield outcome
         finally:
+            self.stop.set()
             pool.shutdown(cancel_futures=True)
+            self.stop.clear()
+
+    def wait(self, baking: Future[None], index: int, steps: Steps) -> None:
+        """Until a texture is done, hearing a request to stop every now and then."""
+        while wait_for([baking], timeout=HEAR_EVERY_S).not_done:
+            steps.report(index, "texture", 0.7)
+        baking.result()
 
     def texture_on_one_core(self, outcome: PhotoOutcome) -> None:
         with serial_bands():
@@ -247,7 +261,13 @@ class Pipeline:
         if self.texture_size is None:
             return None
         return bake_texture(
-            photo.pixels, head.camera, head.model, head.vertices, self.texture_size, landmarks=head.landmarks
+            photo.pixels,
+            head.camera,
+            head.model,
+            head.vertices,
+            self.texture_size,
+            landmarks=head.landmarks,
+            cancel=self.stop.is_set,
         )
 
 

@@ -50,10 +50,14 @@ class Texture:
         sRGB; row 0 is v = 1.
     confidence : (S, S) uint8
         255 where the photo showed the skin straight on, 0 where it was completed.
+    light : (9, 3) float32 or None
+        The light that was taken out, as spherical harmonics of normals in model space (`rendering/shade.py`):
+        it times the texture gives back the photo. None where too little skin was seen to tell.
     """
 
     color: np.ndarray
     confidence: np.ndarray
+    light: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

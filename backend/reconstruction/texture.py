@@ -22,7 +22,7 @@ from backend.reconstruction.texture_cavity import darkened
 from backend.reconstruction.texture_fill import solve_membrane
 from backend.reconstruction.texture_grain import grain_tile
 from backend.reconstruction.texture_kernel import Layers, paint
-from backend.reconstruction.texture_light import light_gain, saturation_gain
+from backend.reconstruction.texture_light import light_gain, photo_light, saturation_gain
 from backend.reconstruction.texture_likeness import LINEAR_OF_BYTE
 from backend.reconstruction.texture_occluders import dark_glasses, lopsided, without_leak
 from backend.reconstruction.texture_raster import NO_TRIANGLE
@@ -105,15 +105,15 @@ def bake_texture(
     stage(0.1)
     view = look(photo_pixels, camera, model, atlas.surface, vertices, landmarks)
     stage(0.3)
-    layers = prepare_layers(view, camera, model, atlas.surface)
+    layers, light = prepare_layers(view, camera, model, atlas.surface)
     stage(0.5)
     color, confidence = paint(atlas, view, layers, np.column_stack([view.points, view.depth]))
     stage(1.0)
-    return Texture(color, confidence)
+    return Texture(color, confidence, light)
 
 
-def prepare_layers(view: View, camera: Camera, model: FaceModel, surface: Surface) -> Layers:
-    """Decide what is skin, take the light away, and spread the skin over the whole head."""
+def prepare_layers(view: View, camera: Camera, model: FaceModel, surface: Surface) -> tuple[Layers, np.ndarray | None]:
+    """Decide what is skin, take the light away, and spread the skin over the whole head; and what the light was."""
     metres_per_pixel = float(np.median(view.depth)) / (camera.focal_px * view.scale)
     view = replace(view, weight=without_leak(view, surface, metres_per_pixel))
     geometric, shown = vertex_colors(view, view.weight)
@@ -132,9 +132,11 @@ def prepare_layers(view: View, camera: Camera, model: FaceModel, surface: Surfac
     belief = view.weight * believe(skin)
     colors, seen = vertex_colors(view, belief)
     gain = light_gain(colors, seen, skin, surface) * np.sqrt(saturation_gain(skin.tone))
-    base = darkened(complete(colors * gain, seen, skin, surface), seen, surface.cavity)
+    bare = complete(colors * gain, seen, skin, surface)
+    light = photo_light(colors, bare, seen, view.normals)
+    base = darkened(bare, seen, surface.cavity)
     grain = grain_tile(view, belief, surface)
-    return Layers(base.astype(np.float32), gain.astype(np.float32), belief, grain)
+    return Layers(base.astype(np.float32), gain.astype(np.float32), belief, grain), light
 
 
 def log_of_root(colors: np.ndarray) -> np.ndarray:

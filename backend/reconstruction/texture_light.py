@@ -6,10 +6,12 @@ Symbols: V vertices.
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from backend.reconstruction.texture_atlas import Surface
 from backend.reconstruction.texture_fill import solve_membrane
 from backend.reconstruction.texture_skin import SkinModel
+from backend.rendering.shade import estimate_light
 
 # Part of the smooth light (spherical harmonics to order 2) that is divided out: all of its sideways
 # part, which no face has of its own, and this much of the rest, which the fit cannot tell from the
@@ -24,6 +26,11 @@ BALANCE_ANCHOR = 0.01
 # evenly lit white-balanced faces reach 0.64 and 0.45, most others stay below these bounds, and beyond lie pink studio
 # light (up to 1.35), warm lamps and filters (up to 1.7). Of what is beyond this part is kept.
 MOST_RED, MOST_YELLOW, KEPT_BEYOND = 1.0, 0.50, 0.35
+
+# Vertices of which more than this was seen say what the light was, if there are enough of them.
+LIT_SEEN, LEAST_LIT = 0.3, 200
+# Half of a head at best is seen, so the light from behind is a guess: it is held towards even light.
+LIGHT_RIDGE = 0.02
 
 # The gain on linear light stays within these bounds: more would lift noise out of the dark.
 LEAST_GAIN, MOST_GAIN = 0.5, 2.6
@@ -76,3 +83,25 @@ def saturation_gain(tone: np.ndarray) -> np.ndarray:
     shift = np.array([-less_red, 0.0, less_yellow])
     light = np.exp(tone)
     return np.exp(shift) * light.sum() / (light * np.exp(shift)).sum()
+
+
+def photo_light(colors: np.ndarray, base: np.ndarray, seen: np.ndarray, normals: np.ndarray) -> np.ndarray | None:
+    """The light between a texture and its photo.
+
+    Parameters
+    ----------
+    colors, base : (V, 3) float
+        Square roots of linear light, of the photo and of the texture.
+    seen : (V,) float in [0, 1]
+    normals : (V, 3) float
+        Unit, model space.
+
+    Returns
+    -------
+    (9, 3) float32, or None when too little was seen
+    """
+    lit = seen > LIT_SEEN
+    if lit.sum() < LEAST_LIT:
+        return None
+    pixels, albedo, facing, trust = (torch.as_tensor(each[lit]) for each in (colors**2, base**2, normals, seen))
+    return estimate_light(pixels, facing, albedo, trust, ridge=LIGHT_RIDGE).T.contiguous().numpy()

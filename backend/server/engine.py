@@ -195,6 +195,8 @@ def face_message(head: Reconstruction, photo: Photo) -> tuple[dict[str, Any], di
     arrays = {"neutral": head.neutral_vertices}
     if head.texture is not None:
         arrays |= {"texture": head.texture.color, "confidence": head.texture.confidence}
+        if head.texture.light is not None:
+            arrays["light"] = head.texture.light
     iris = None
     if EYES in head.model.materials:
         iris = iris_color(photo.pixels, head.landmarks.get("mediapipe478"))

@@ -139,6 +139,22 @@ def test_side_light_leaves_the_sides_balanced():
     assert before[0] < dark < before[1] * 1.1
 
 
+def test_the_light_that_was_taken_out_is_told():
+    """It comes from where it came from, and is even where it was even."""
+
+    def direction(light: np.ndarray) -> np.ndarray:
+        linear = np.array([-light[3], -light[1], light[2]]).mean(axis=1)
+        return linear / max(np.linalg.norm(light[0]) / np.sqrt(3.0), 1e-9)
+
+    lamp = np.array([1.0, 0.2, 0.3]) / np.linalg.norm([1.0, 0.2, 0.3])
+    side = bake(Scene(light=(1.0, 0.2, 0.3), ambient=0.15)).light
+    assert side is not None and side.shape == (9, 3)
+    found = direction(side) / np.linalg.norm(direction(side))
+    assert found @ lamp > 0.85
+    even = bake(Scene()).light
+    assert even is not None and np.linalg.norm(direction(even)) < 0.35 * np.linalg.norm(direction(side))
+
+
 def test_skin_tone_is_kept_under_even_light(frontal):
     cheeks = region_texels("cheeks")
     assert np.abs(frontal.color[cheeks].mean(axis=0) - true_texture()[cheeks].mean(axis=0)).max() < 6

@@ -26,7 +26,7 @@ def group(monkeypatch) -> list[PhotoOutcome]:
 
 def pipeline(bake) -> Pipeline:
     made = object.__new__(Pipeline)
-    made.model, made.texture_size, made.bake = None, 1024, bake
+    made.model, made.texture_size, made.bake, made.stop = None, 1024, bake, threading.Event()
     return made
 
 
@@ -68,6 +68,21 @@ def test_a_request_to_stop_begins_no_further_texture(group):
     with pytest.raises(Cancelled):
         list(photos)
     assert set(begun) <= {0, 1, 2}
+
+
+def test_a_request_to_stop_reaches_a_texture_in_the_making(group):
+    """The work asks the pipeline's flag; the flag is raised from the caller's thread and lowered for the next call."""
+    begun, stopped = threading.Event(), []
+
+    def bake(photo, head):
+        begun.set()
+        stopped.append(made.stop.wait(timeout=20.0))
+
+    made = pipeline(bake)
+    with pytest.raises(Cancelled):
+        list(made.textured(group, Steps(None, begun.is_set)))
+    assert stopped and all(stopped)
+    assert not made.stop.is_set()
 
 
 def test_bands_of_one_thread_and_of_all_paint_the_same(monkeypatch):
