@@ -217,5 +217,9 @@ def register() -> None:
 
 
 def unregister() -> None:
+    # The operator of a running job ends with its class; what it said of itself would stay.
+    state = bpy.context.window_manager.mgcface
+    state.running = state.cancelling = state.setting_up = False
+    sweep()
     for name in HANDLERS:
         getattr(bpy.app.handlers, name).remove(pulled_away)

@@ -130,6 +130,7 @@ def test_arrows_make_no_circle():
         ("backend.reconstruction.fit", "importlib.import_module('backend.export.gltf')"),
         ("backend.export.gltf", "from backend.cli import main"),
         ("blender_addon.link", "from backend.geometry import mesh"),
+        ("blender_addon.scene.head_data", "from backend.face_model.model import EYES"),
         ("backend.cli", "import backend.reconstruction.pipeline"),
         ("backend.protocol.wire", "from backend.geometry import mesh"),
         ("backend.protocol.client", "from backend.errors import MgcFaceError"),
@@ -152,6 +153,19 @@ def test_a_wrong_import_is_found(module, source):
 )
 def test_a_right_import_passes(module, source):
     assert broken_arrows(source, module) == []
+
+
+def test_only_the_add_on_knows_blender_and_only_some_of_it():
+    """The link and the conversion of what arrives run in a thread, where Blender's data must not be touched."""
+    without = ("link", "scene/axes", "scene/harmonics", "scene/head_data", "scene/png", "naming")
+    for name, path in project_modules():
+        blender = {"bpy", "mathutils", "bpy_extras", "bl_operators"}
+        used = {module.split(".")[0] for _, module in imported_modules(path.read_text("utf-8"), name)} & blender
+        inside = path.relative_to(ROOT).as_posix()
+        if not inside.startswith("blender_addon/") or inside.startswith(
+            tuple(f"blender_addon/{part}" for part in without)
+        ):
+            assert not used, f"{inside} must do without {used}"
 
 
 def test_command_line_starts_without_heavy_imports():

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .launcher import clean_environment, own_group
+from .launcher import NO_CONSOLE, clean_environment
 
 # MediaPipe, which finds the faces, has wheels for these; the first is tried first.
 SUPPORTED = ("3.11", "3.12", "3.10")
@@ -220,7 +220,8 @@ class Installation:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     env=clean_environment(),
-                    **own_group(),
+                    creationflags=NO_CONSOLE,
+                    start_new_session=True,
                 )
             except OSError as error:
                 self._process = None
@@ -257,7 +258,12 @@ def usable(python: str) -> bool:
     question = "import sys, ensurepip, venv; print('%d.%d' % sys.version_info[:2])"
     try:
         answer = subprocess.run(
-            [python, "-c", question], capture_output=True, text=True, timeout=20, env=clean_environment(), **own_group()
+            [python, "-c", question],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            env=clean_environment(),
+            creationflags=NO_CONSOLE,
         )
     except (OSError, subprocess.SubprocessError):
         return False

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 # Variables that would make another Python load Blender's modules or another environment's.
 FOREIGN_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "VIRTUAL_ENV", "LD_PRELOAD")
+# On Windows: no console window, and Ctrl-C in Blender's terminal stays there. Elsewhere a session of its own does that.
+NO_CONSOLE = getattr(subprocess, "CREATE_NO_WINDOW", 0) | getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 # Seconds that a backend which was asked to end may take before it is killed.
 PATIENCE_S = 3.0
 # Characters at the end of the output that are searched for the reason of a crash.
@@ -59,7 +60,8 @@ class Launcher:
                     stderr=subprocess.STDOUT,
                     cwd=self.connection_file.parent,
                     env=clean_environment(),
-                    **own_group(),
+                    creationflags=NO_CONSOLE,
+                    start_new_session=True,
                 )
         except OSError as error:
             raise LaunchError(
@@ -104,10 +106,3 @@ def clean_environment() -> dict[str, str]:
     """This process's environment without what Blender or a shell put there for another Python."""
     kept = {key: value for key, value in os.environ.items() if key not in FOREIGN_VARIABLES}
     return {**kept, "PYTHONNOUSERSITE": "1", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
-
-
-def own_group() -> dict:
-    """Arguments of Popen that keep Ctrl-C in Blender's terminal and console windows away from the process."""
-    if sys.platform == "win32":
-        return {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
-    return {"start_new_session": True}

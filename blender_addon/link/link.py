@@ -65,6 +65,8 @@ class Link:
         self._digests: dict[str, str] = {}
         # The connection file as it was before a new backend was started, to see when that has written it.
         self._old_file = b""
+        # When the process was started here, and whether it has sent a model since.
+        self._launched, self._answered = 0.0, False
         self._model: FaceModel | None = None
         self._job: Request | None = None
         self._stopping, self._cancelled = threading.Event(), threading.Event()
@@ -151,20 +153,31 @@ class Link:
     def _begin(self, request: Request) -> None:
         self._job = request
         self._check_wanted()
-        self._start()
+        self._model = self._ready_with(str(request.options["model"]))
         assert self._client is not None
-        self.status = replace(self.status, phase=events.BUSY)
-        try:
-            self._model = self._face_model(str(request.options["model"]))
-        except ProtocolError as error:
-            if error is self._client.lost:
-                self._lose(error)
-            raise
         # Prepared here and kept: the main thread then finds it made.
         layout(self._model, request.eyes, request.scale)
         local = [os.path.abspath(path) for path in request.photos]
         request_id = self._client.reconstruct(local, request.options)
         self._job = replace(request, wire_id=request_id)
+
+    def _ready_with(self, model: str) -> FaceModel:
+        """A connected backend and the face model that it sent."""
+        while True:
+            self._start()
+            assert self._client is not None
+            self.status = replace(self.status, phase=events.BUSY)
+            try:
+                return self._face_model(model)
+            except ProtocolError as error:
+                if error is not self._client.lost:
+                    raise
+                starting = self.launcher is not None and self.launcher.running and not self._answered
+                if error.code != "frozen" or not starting or time.monotonic() > self._launched + START_S:
+                    self._lose(error)
+                # Just started, on a machine with much else to do: loading libraries may hold it up for seconds.
+                self._disconnect()
+                self._connect(START_S)
 
     def _cancel(self) -> None:
         if self._job is not None and self._client is not None and self._job.wire_id:
@@ -192,6 +205,8 @@ class Link:
         self.status = Status(events.STARTING, "Starting the backend")
         if not self.launcher.running:
             self._old_file = self._file_bytes()
+            self._launched = time.monotonic()
+            self._answered = False
             self.launcher.start()
         end = time.monotonic() + START_S
         while self._file_bytes() in (b"", self._old_file):
@@ -282,6 +297,7 @@ class Link:
         if name not in self._digests:
             answer = self._wait_for("model", START_S, self._client.send("model", {"name": name}))
             digest = self._digests[name] = answer.body["sha256"]
+            self._answered = True
             # A backend that was started again brings the same model: what was made of it stays.
             if digest not in self._models:
                 self._models[digest] = FaceModel.from_message(answer.body, answer.arrays)

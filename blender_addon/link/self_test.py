@@ -6,15 +6,15 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-from typing import Any
 
 from .installer import end_tree
+from .launcher import NO_CONSOLE, clean_environment
 
 
 class SelfTest:
     """Runs the check; :meth:`look` until it answers."""
 
-    def __init__(self, python: str, environment: dict[str, str], group: dict[str, Any]) -> None:
+    def __init__(self, python: str) -> None:
         # A file and not a pipe: nobody reads while it runs, and a full pipe would stop it.
         self._output = tempfile.TemporaryFile()
         command = [python, "-m", "backend.cli", "doctor", "--json"]
@@ -24,8 +24,9 @@ class SelfTest:
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=subprocess.DEVNULL,
-                env=environment,
-                **group,
+                env=clean_environment(),
+                creationflags=NO_CONSOLE,
+                start_new_session=True,
             )
         except OSError:
             self._process = None

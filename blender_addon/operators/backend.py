@@ -15,7 +15,6 @@ import bpy
 from .. import jobs, service
 from ..link import events
 from ..link.installer import Installation, environment_stamp
-from ..link.launcher import clean_environment, own_group
 from ..link.self_test import SelfTest
 from .reconstruct import redraw
 
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 
 # Seconds between two looks at a process.
 TICK_S = 0.2
+# How long the end of Blender waits for a set-up that it has cancelled to remove its files.
+LAST_WAIT_S = 10.0
 SETUP_LOG = "setup.log"
 # The server's log, what its process printed when it could not even start, and what pip said.
 LOGS = (service.LOG_NAME, service.LOG_NAME.replace(".log", ".out"), SETUP_LOG)
@@ -104,7 +105,8 @@ class MGCFACE_OT_set_up_backend(_Watches, bpy.types.Operator):
     bl_idname = "mgcface.set_up_backend"
     bl_label = "Set Up Backend"
 
-    _installation: Installation | None = None
+    # On the class: an operator's instance is gone when the add-on is disabled under it.
+    under_way: Installation | None = None
 
     @classmethod
     def poll(cls, context: Context) -> bool:
@@ -146,11 +148,13 @@ class MGCFACE_OT_set_up_backend(_Watches, bpy.types.Operator):
         state = context.window_manager.mgcface
         state.setting_up, state.cancelling, state.failed, state.result = True, False, False, ""
         log = service.user_folder() / SETUP_LOG
-        self._installation = Installation(service.environment_folder(), *files, python_of_blender(), log)
+        MGCFACE_OT_set_up_backend.under_way = Installation(
+            service.environment_folder(), *files, python_of_blender(), log
+        )
         return True
 
     def look(self, context: Context) -> set[str] | None:
-        installation, state = self._installation, context.window_manager.mgcface
+        installation, state = self.under_way, context.window_manager.mgcface
         assert installation is not None
         if state.cancelling and not installation.cancelled:
             installation.cancel()
@@ -171,8 +175,8 @@ class MGCFACE_OT_set_up_backend(_Watches, bpy.types.Operator):
 
     def stop(self, context: Context) -> None:
         context.window_manager.mgcface.cancelling = True
-        if self._installation is not None:
-            self._installation.cancel()
+        if self.under_way is not None:
+            self.under_way.cancel()
 
 
 class MGCFACE_OT_cancel_set_up(bpy.types.Operator):
@@ -257,7 +261,7 @@ class MGCFACE_OT_test_backend(_Watches, bpy.types.Operator):
         return not reason
 
     def begin(self, context: Context) -> bool:
-        self._test = SelfTest(service.python(), clean_environment(), own_group())
+        self._test = SelfTest(service.python())
         return True
 
     def look(self, context: Context) -> set[str] | None:
@@ -341,7 +345,7 @@ def wait_while(condition) -> None:
 def watch_status() -> None:
     """Redraw the panel until the backend has come up or gone; timers do not run in background mode."""
     if not bpy.app.background and not bpy.app.timers.is_registered(_redraw_status):
-        bpy.app.timers.register(_redraw_status, first_interval=TICK_S)
+        bpy.app.timers.register(_redraw_status, first_interval=TICK_S, persistent=True)
 
 
 _shown: object = None
@@ -358,6 +362,11 @@ def _redraw_status() -> float | None:
 
 
 def unregister() -> None:
+    installation = MGCFACE_OT_set_up_backend.under_way
+    if installation is not None and not installation.finished:
+        # pip must not go on for an add-on that is gone.
+        installation.cancel()
+        installation.wait(LAST_WAIT_S)
     if bpy.app.timers.is_registered(_redraw_status):
         bpy.app.timers.unregister(_redraw_status)
 

@@ -22,6 +22,8 @@ from .head_data import Head, layout
 
 # Heads of one job stand beside each other, this far apart (metres): shoulders have room between them.
 SPACING_M = 0.4
+# Room between a head and what it steps aside for (metres): a cube that is nearer stands in the photo's picture.
+CLEARANCE_M = 0.8
 # How large the empty at the root is drawn (metres).
 ROOT_DRAWN_M = 0.05
 # Kinds of data-blocks that a builder makes.
@@ -132,7 +134,7 @@ def step_aside(root: bpy.types.Object, objects: Iterable[bpy.types.Object], scal
         x = root.location.x
         beside = (low[0] >= x + half, high[0] <= x - half, low[1] >= half, high[1] <= -half, low[2] >= half)
         if not any(beside) and high[2] > -half:
-            root.location.x = float(high[0]) + half
+            root.location.x = float(high[0]) + half + CLEARANCE_M * scale
 
 
 def world_box(obj: bpy.types.Object) -> tuple[np.ndarray, np.ndarray]:

@@ -31,7 +31,7 @@ def png_bytes(pixels: np.ndarray) -> bytes:
     np.subtract(bands[:, 1:], bands[:, :-1], out=filtered[:, 1:])
     kind = GREY if pixels.ndim == 2 else TRUECOLOUR
     header = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)
-    body = zlib.compress(rows, COMPRESSION)
+    body = zlib.compress(rows.tobytes(), COMPRESSION)
     chunks = ((b"IHDR", header), (b"sRGB", SRGB), (b"IDAT", body), (b"IEND", b""))
     return SIGNATURE + b"".join(_chunk(name, data) for name, data in chunks)
 

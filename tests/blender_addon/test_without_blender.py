@@ -161,7 +161,7 @@ def test_the_self_test_is_read_as_a_sentence():
 
 
 def test_the_real_self_test_passes_here():
-    test = self_test.SelfTest(sys.executable, launcher.clean_environment(), launcher.own_group())
+    test = self_test.SelfTest(sys.executable)
     answer = None
     while answer is None:
         answer = test.look()
