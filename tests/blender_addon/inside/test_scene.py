@@ -227,7 +227,10 @@ def test_without_eyes_the_rest_is_the_same(build, head, model):
     assert len(without.data.materials) == len(with_eyes.data.materials) - 1
     assert len(without.data.shape_keys.key_blocks) == 53
     kept = np.unique(model.quads[model.material != model.header["material_names"].index("eyes")])
-    assert np.abs(positions(without) - positions(with_eyes)[kept]).max() < 1e-6
+    # The second head stands beside the first.
+    bpy.context.view_layer.update()
+    apart = without.matrix_world.translation - with_eyes.matrix_world.translation
+    assert np.abs(positions(without) - np.array(apart) - positions(with_eyes)[kept]).max() < 1e-6
 
 
 def test_options_leave_camera_and_lights_out(build, head):
