@@ -145,7 +145,7 @@ def prepared():
     photo = photograph(Scene(light=(1.0, 0.3, 0.6)), view)
     atlas = atlas_of(model, 1024)
     seen = look(photo, view, model, atlas.surface, person(), None)
-    return atlas, seen, prepare_layers(seen, view, model, atlas.surface)
+    return atlas, seen, prepare_layers(seen, view, model, atlas.surface)[0]
 
 
 def test_pixels_near_lines_are_not_trusted():
