@@ -129,6 +129,9 @@ class Job:
         elif isinstance(event, PhotoFailed):
             self.problems.append(event.sentence)
             self._show_photo(self._place(event.photo), FAILED, 0.0, event.sentence)
+        elif self.cancelled and event.kind == events.DONE:
+            # The backend was quicker than the cancel; what it sent was dropped all the same.
+            self.ended = Ended(event.job, events.CANCELLED)
         else:
             self.ended = event
 
