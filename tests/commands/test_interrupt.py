@@ -56,13 +56,16 @@ def test_while_writing(tmp_path):
 
 
 def test_while_loading(tmp_path):
-    """The output folder is made before PyTorch is imported, so the signal lands in imports."""
-    process = start(tmp_path / "out", 1)
+    """The output folder is made before PyTorch is imported, so the signal lands in imports.
+
+    Unless this process was held up meanwhile: forty heads keep the other one busy until the signal comes.
+    """
+    process = start(tmp_path / "out", 40)
     wait_until(process, (tmp_path / "out").exists)
     said = interrupt(process)
     assert process.returncode == 130
     assert len(said.splitlines()) == 1 and "Traceback" not in said
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not any(folder.name.startswith(".") for folder in (tmp_path / "out").iterdir())
 
 
 def test_request_to_end(tmp_path):
