@@ -13,6 +13,7 @@ import secrets
 import shutil
 import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -180,8 +181,12 @@ def prepare_out_dir(out_dir: Path | str) -> None:
     probe = out_dir / f".{secrets.token_hex(4)}.part"
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
-        os.mkdir(probe)
-        os.rmdir(probe)
+        try:
+            os.mkdir(probe)
+        finally:
+            # Also when a signal comes between the two.
+            with suppress(OSError):
+                os.rmdir(probe)
     except OSError as error:
         raise output_error(error, out_dir) from error
 
