@@ -39,12 +39,13 @@ class Interrupt:
 
     The first signal raises ``KeyboardInterrupt`` where the program is, which unwinds through every
     ``finally`` and leaves no half-written file. Signals that follow are ignored so that they do not
-    interrupt that cleaning up.
+    interrupt that cleaning up. A program with a loop of its own asks to be called instead of interrupted.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
         self.previous: dict[int, Any] = {}
+        self.answer: Callable[[], object] | None = None
 
     def __enter__(self) -> Interrupt:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -58,7 +59,15 @@ class Interrupt:
     def hear(self, number: int, _frame: FrameType | None) -> None:
         self.number = number
         signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
+        if self.answer is None:
+            raise KeyboardInterrupt
+        self.answer()
+
+    def answer_with(self, answer: Callable[[], object]) -> None:
+        """From now on a signal calls this and raises nothing; one that was heard before calls it now."""
+        self.answer = answer
+        if self.heard():
+            answer()
 
     def heard(self) -> bool:
         """True once a signal came: the ``cancel`` of the pipeline."""

@@ -14,13 +14,13 @@ def run(
     parent_pid: int | None,
     device: str,
     log_file: Path | None,
-    _interrupt: Interrupt,
+    interrupt: Interrupt,
 ) -> int:
     """Serve until Ctrl-C, a request to end, or the end of the parent; all of them are a good end."""
     from backend.server.start import Request, serve
 
     try:
-        serve(Request(connection_file, bind, parent_pid, device, log_file), console.say)
+        serve(Request(connection_file, bind, parent_pid, device, log_file), console.say, interrupt.answer_with)
     except KeyboardInterrupt:
         pass
     return console.EXIT_DONE

@@ -19,6 +19,9 @@ class Inbox:
         address = f"inproc://inbox-{id(self)}"
         self.socket.bind(address)
         self.bell.connect(address)
+        # The loop's own bell, which a signal may ring while the other is in somebody's hands.
+        self.own_bell = context.socket(zmq.PUSH)
+        self.own_bell.connect(address)
         self.lock = threading.Lock()
         self.closed = False
 
@@ -26,10 +29,12 @@ class Inbox:
         self.items.put(item)
         with self.lock:  # sockets may change threads, but never be used by two at once
             if not self.closed:
-                try:
-                    self.bell.send(b"", zmq.NOBLOCK)
-                except zmq.Again:
-                    pass  # a thousand rings wait already
+                ring(self.bell)
+
+    def wake(self) -> None:
+        """Let the poller return once more, though nothing was put; for the loop's own thread."""
+        if not self.closed:
+            ring(self.own_bell)
 
     def take(self) -> list[Any]:
         """Everything that has been put down, oldest first."""
@@ -47,4 +52,12 @@ class Inbox:
         with self.lock:
             self.closed = True
             self.bell.close(0)
+            self.own_bell.close(0)
             self.socket.close(0)
+
+
+def ring(bell: zmq.Socket) -> None:
+    try:
+        bell.send(b"", zmq.NOBLOCK)
+    except zmq.Again:
+        pass  # a thousand rings wait already

@@ -123,11 +123,16 @@ class Server:
             if time.monotonic() >= look_at:
                 look_at = time.monotonic() + LOOK_EVERY_S
                 if self.parents.all_gone():
-                    self.stopping = "the programs that it was started for have ended"
+                    self.stop("the programs that it was started for have ended")
             for client in self.outbox.flush():
                 self._forget(client)
             self.compute.turn(self.outbox.slow_clients())
         log.info("stops: %s", self.stopping)
+
+    def stop(self, reason: str) -> None:
+        """End the loop after what it is doing; the loop's own thread calls this, from a signal too."""
+        self.stopping = reason
+        self.inbox.wake()
 
     def close(self) -> None:
         """Tell the clients, end the worker, free the address."""
@@ -269,7 +274,7 @@ class Server:
         self._answer(client, "attached", message.id)
 
     def _on_shutdown(self, client: bytes, message: Message) -> None:
-        self.stopping = "a client asked for it"
+        self.stop("a client asked for it")
 
     def _on_cancel(self, client: bytes, message: Message) -> None:
         job = self.compute.queue.get(client, message.body["job"])

@@ -59,8 +59,19 @@ def default_connection_file() -> Path:
     return platformdirs.user_data_path("mgcface", appauthor=False) / "server.json"
 
 
-def serve(request: Request, say: Callable[[str], None]) -> None:
-    """Serve until asked to stop, or say that a server is already there; raises :class:`ServeError`."""
+def serve(
+    request: Request, say: Callable[[str], None], on_signal: Callable[[Callable[[], object]], object]
+) -> None:
+    """Serve until asked to stop, or say that a server is already there; raises :class:`ServeError`.
+
+    Parameters
+    ----------
+    request : Request
+    say : callable (str)
+        Gets a line for the user.
+    on_signal : callable (callable ())
+        Takes what a signal shall call in place of interrupting the program wherever it is.
+    """
     file = (request.connection_file or default_connection_file()).absolute()
     log_file = (request.log_file or file.with_suffix(".log")).absolute()
     parents = Parents()
@@ -73,7 +84,9 @@ def serve(request: Request, say: Callable[[str], None]) -> None:
             say(f"A server runs already at {first.address} (process {first.pid}), with its keys in {file}.")
             return
         keep_log(log_file)
-        server = open_server(request, parents, file)
+        # From here on there are sockets and files to clear away, so a signal ends the loop and nothing else.
+        on_signal(lambda: None)
+        server = open_server(request, parents)
         try:
             connection = announce(server, request.bind, file)
         except OSError as error:
@@ -81,18 +94,18 @@ def serve(request: Request, say: Callable[[str], None]) -> None:
             raise OutputError(
                 f"{file} cannot be written ({error.strerror}); choose another --connection-file."
             ) from None
-    log.info("version %s, process %d, at %s", __version__, os.getpid(), connection.address)
-    say(
-        f"Listening at {connection.address} (process {os.getpid()}), with the keys in {file} and the log in {log_file}."
-    )
+    address, process = connection.address, os.getpid()
+    log.info("version %s, process %d, at %s", __version__, process, address)
     try:
+        say(f"Listening at {address} (process {process}), with the keys in {file} and the log in {log_file}.")
+        on_signal(lambda: server.stop("a signal came"))
         server.run()
     finally:
         withdraw(file, connection)
         server.close()
 
 
-def open_server(request: Request, parents: Parents, file: Path) -> Server:
+def open_server(request: Request, parents: Parents) -> Server:
     address, host, port = bind_address(request.bind)
     proof = secrets.token_hex(PROOF_BYTES) if is_loopback(host) else ""
     try:

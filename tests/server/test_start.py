@@ -48,6 +48,28 @@ def test_it_says_where_it_listens_and_leaves_nothing_behind(start, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["server.json.lock", "server.log"]
 
 
+STOPPED_WHILE_STARTING = """
+import os, signal, sys
+from pathlib import Path
+from backend.commands.console import run_guarded
+from backend.server.start import Request, serve
+
+def work(interrupt):
+    serve(Request(Path(sys.argv[1])), lambda line: os.kill(os.getpid(), signal.SIGTERM), interrupt.answer_with)
+    return 0
+
+sys.exit(run_guarded(work))
+"""
+
+
+@on_posix
+def test_a_signal_before_the_loop_begins_leaves_nothing_behind(tmp_path):
+    command = [sys.executable, "-c", STOPPED_WHILE_STARTING, str(tmp_path / "server.json")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["server.json.lock", "server.log"]
+
+
 def test_shutdown_tells_every_client(start):
     server = start()
     with server.client() as client, server.client() as other:
