@@ -147,6 +147,7 @@ FROM_SERVER: dict[str, Form] = {
             "confidence": ("u1", (None, None)),
             "light": ("f4", (9, 3)),
             "eye_texture": ("u1", (None, None, 3)),
+            "photo": ("u1", (None,)),
         },
     ),
     "photo_failed": Form({"photo": _whole, "code": _text, "message": _text}),

@@ -206,8 +206,10 @@ class Compute:
             job.progress[photo.index] = {"photo": photo.index, "stage": header["stage"]}
             self.tell_progress(job)
         elif kind == "face" and photo is not None:
-            job.faces += 1
-            self._pass_on(job, header, frames[2:])
+            # A photo whose worker died half-way is computed again; what the client has got it does not get twice.
+            if header["face"] >= photo.faces_told:
+                job.faces, photo.faces_told = job.faces + 1, header["face"] + 1
+                self._pass_on(job, header, frames[2:])
         elif kind == "photo_failed" and photo is not None:
             self._photo_failed(job, photo, header["code"], header["message"])
         elif kind == "photo_done" and photo is not None:

@@ -7,6 +7,7 @@ up, what is left of it goes on one photo at a time and then on the CPU, and the 
 from __future__ import annotations
 
 import gc
+import io
 import json
 import logging
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 
 from backend.errors import Cancelled, MgcFaceError
 from backend.export.eye_texture import BROWN, IRIS_RADIUS_UV, eye_texture
@@ -33,6 +35,8 @@ log = logging.getLogger(__name__)
 WARM_PIPELINES = 2
 # Side of the eyes' texture on the wire: as sharp as an eye in a portrait, a quarter of the bytes of 1024.
 EYE_TEXTURE_SIZE = 512
+# A photo that is sent back because its file cannot be shown as it is: longest side, and Pillow's JPEG quality.
+BACKDROP_SIDE, BACKDROP_QUALITY = 4096, 92
 # What libraries say when memory is used up and they have no exception of their own for it (PyTorch on the CPU
 # and on CUDA, OpenCV).
 OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "insufficient memory")
@@ -82,7 +86,8 @@ class Engine:
     def device_name(self) -> str:
         if self.device.startswith("cuda"):
             return f"cuda ({torch.cuda.get_device_name(0)})"
-        return f"cpu ({torch.get_num_threads()} threads)"
+        threads = torch.get_num_threads()
+        return f"cpu ({threads} thread{'s' if threads != 1 else ''})"
 
     def run(self, items: list[Item], options: dict[str, Any], report: Report) -> None:
         """Compute a batch and report every photo; raises :class:`Cancelled` when stopped."""
@@ -158,8 +163,10 @@ class Engine:
             report.photo_failed(item, outcome.error.code, str(outcome.error))
             return
         assert outcome.photo is not None
+        shown = {} if outcome.photo.plain else {"photo": upright_jpeg(outcome.photo.pixels)}
         for number, head in enumerate(outcome.reconstructions):
             body, arrays = face_message(head, outcome.photo)
+            arrays |= shown
             report.face(item, {"photo": item.index, "face": number, "name": item.name, **body}, arrays)
         report.photo_done(item, len(outcome.reconstructions), outcome.timings_ms)
 
@@ -203,6 +210,15 @@ def face_message(head: Reconstruction, photo: Photo) -> tuple[dict[str, Any], di
         radius = float(head.model.info.extra.get("iris_radius_uv", IRIS_RADIUS_UV))
         arrays["eye_texture"] = eye_texture(EYE_TEXTURE_SIZE, iris or BROWN, radius)
     return {"record": record, "iris_color": None if iris is None else list(iris)}, arrays
+
+
+def upright_jpeg(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 -> (B,) uint8: the bytes of a JPEG, made smaller where it is more than a backdrop needs."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((BACKDROP_SIDE, BACKDROP_SIDE))
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=BACKDROP_QUALITY)
+    return np.frombuffer(data.getvalue(), np.uint8)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

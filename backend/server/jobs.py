@@ -33,13 +33,14 @@ DEFAULT_OPTIONS: dict[str, Any] = {
 
 @dataclass
 class JobPhoto:
-    """One photo of a job. ``source`` is the path of a file or the bytes of one."""
+    """One photo of a job. ``source`` is the path of a file or the bytes of one; ``faces_told`` have reached the client."""
 
     index: int
     name: str
     source: str | memoryview
     attempts: int = 0
     fraction: float = 0.0
+    faces_told: int = 0
 
 
 @dataclass

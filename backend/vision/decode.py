@@ -50,6 +50,10 @@ _TURN_OF_ORIENTATION = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# What every program that shows pictures reads (MPO is a JPEG with more pictures behind the first), in these modes.
+PLAIN_FORMATS = {"JPEG", "MPO", "PNG", "TIFF", "BMP", "WEBP"}
+PLAIN_MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
+UPRIGHT = 1
 # Colour primaries and transfer of what the project works in.
 SRGB_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
@@ -98,13 +102,16 @@ def _decode(path: Path, file: BinaryIO, max_megapixels: float) -> Photo:
         _prepare_heic(path, file)
         image = Image.open(file)
         _check_size(path, image.size, max_megapixels)
-        focal_ratio = _focal_over_long_side(_exif_of(image), image.size)
+        exif = _exif_of(image)
+        focal_ratio = _focal_over_long_side(exif, image.size)
+        stored_upright = exif.get(ExifTags.Base.Orientation, UPRIGHT) == UPRIGHT
         image.load()
         # Asked after loading: Pillow's TIFF reader turns the picture itself and then drops the tag.
-        orientation = _exif_of(image).get(ExifTags.Base.Orientation, 1)
-        pixels = _to_srgb(path, image, _TURN_OF_ORIENTATION.get(orientation))
+        turn = _TURN_OF_ORIENTATION.get(_exif_of(image).get(ExifTags.Base.Orientation, UPRIGHT))
+        plain = stored_upright and turn is None and image.format in PLAIN_FORMATS and image.mode in PLAIN_MODES
+        pixels = _to_srgb(path, image, turn)
     focal_px = None if focal_ratio is None else focal_ratio * max(pixels.shape[:2])
-    return Photo(np.ascontiguousarray(pixels), path, focal_px)
+    return Photo(np.ascontiguousarray(pixels), path, focal_px, plain)
 
 
 def photo_from_pixels(pixels: np.ndarray, path: Path | None = None, focal_px: float | None = None) -> Photo:

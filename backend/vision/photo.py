@@ -20,11 +20,14 @@ class Photo:
         Where it came from, for messages and reports.
     focal_px : float or None
         Focal length in pixels of ``pixels``, from EXIF; None when the file does not say.
+    plain : bool
+        A program that knows nothing of orientation, and only the commonest formats, shows the file as it is here.
     """
 
     pixels: np.ndarray
     path: Path | None = None
     focal_px: float | None = None
+    plain: bool = True
 
     @property
     def width(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -9,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from server_process import PHOTO, Running, finish, wait_for
 
 from backend.face_model.registry import get_model
@@ -51,6 +52,22 @@ def test_bytes_give_the_same_head_as_a_path(client):
         heads += [message for message in seen if message.type == "face"]
     assert np.array_equal(heads[0].arrays["neutral"], heads[1].arrays["neutral"])
     assert "texture" not in heads[0].arrays
+
+
+def test_a_turned_photo_comes_back_upright(client, tmp_path):
+    """What phones write: the picture lies on its side and EXIF says so, which Blender does not read."""
+    turned, exif = tmp_path / "turned.jpg", Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    upright = Image.open(PHOTO).crop((0, 0, 512, 400))
+    upright.transpose(Image.Transpose.ROTATE_90).save(turned, exif=exif, quality=95)
+    seen: list[Message] = []
+    assert finish(client, client.reconstruct([turned, PHOTO], SMALL), seen).type == "done"
+    faces = {message.body["name"]: message for message in seen if message.type == "face"}
+    picture = Image.open(io.BytesIO(faces["turned.jpg"].arrays["photo"].tobytes()))
+    record = faces["turned.jpg"].body["record"]["photo"]
+    assert picture.size == upright.size == (record["width"], record["height"])
+    assert np.abs(np.asarray(picture, float) - np.asarray(upright, float)).mean() < 3.0
+    assert "photo" not in faces["astronaut.jpg"].arrays
 
 
 def test_the_model_goes_with_the_faces(client):
@@ -170,6 +187,18 @@ def test_a_worker_that_dies_is_replaced_and_the_job_goes_on(shared, client):
     os.kill(shared.worker_pid(), signal.SIGKILL)
     done = finish(client, job, seen)
     assert (done.type, done.body["faces"], done.body["failed"]) == ("done", 3, 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_face_comes_once_though_the_worker_dies_right_after_it(shared, client):
+    """Three photos of the same batch: the first has been handed over when the worker goes."""
+    seen: list[Message] = []
+    job = client.reconstruct([PHOTO] * 3)
+    wait_for(client, lambda message: message.type == "face", seen)
+    os.kill(shared.worker_pid(), signal.SIGKILL)
+    done = finish(client, job, seen)
+    assert (done.type, done.body["faces"]) == ("done", 3)
+    assert sorted(message.body["photo"] for message in seen if message.type == "face") == [0, 1, 2]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")

@@ -1,9 +1,10 @@
-"""In which order photos are computed."""
+"""In which order photos are computed, and that what is computed twice is told once."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from backend.server.compute import Compute
 from backend.server.jobs import BATCH_PHOTOS, DEFAULT_OPTIONS, Job, JobPhoto, JobQueue
 
 
@@ -105,3 +106,18 @@ def test_a_removed_job_leaves_nothing():
     queue = queue_of(one)
     queue.remove(one)
     assert not queue.jobs and not queue.turns and queue.next_batch() == []
+
+
+def test_a_face_that_was_told_is_not_told_again():
+    """The worker died between the first face of a photo and its end, and another computes it from the beginning."""
+    told: list[str] = []
+    compute = Compute.__new__(Compute)  # without its worker process
+    compute.queue = queue_of(one := job("a", b"1", photos=1))
+    compute.tell = lambda job, frames: bool(told.append(bytes(frames[1]).decode())) or True
+    for _ in range(2):
+        compute.queue.next_batch(())
+        for face in (0, 1):
+            header = {"client": b"1".hex(), "id": "a", "photo": 0, "face": face}
+            compute._hear_of_job("face", header, [bytearray()] * 2)
+        one.take_back(list(one.running.values()))
+    assert len(told) == 2 and one.faces == 2

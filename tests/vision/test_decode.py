@@ -114,6 +114,25 @@ def test_orientation(tmp_path, picture, orientation, suffix):
     assert _differs(photo, picture) <= (8 if suffix == "jpg" else 0)
 
 
+@pytest.mark.parametrize(
+    ("name", "mode", "orientation", "plain"),
+    [
+        ("a.jpg", "RGB", 1, True),
+        ("a.png", "RGBA", 1, True),
+        ("a.webp", "RGB", 1, True),
+        ("a.jpg", "RGB", 6, False),
+        ("a.tif", "RGB", 3, False),
+        ("a.jpg", "CMYK", 1, False),
+        ("a.ppm", "RGB", 1, False),
+    ],
+)
+def test_whether_others_show_the_file_as_it_is(tmp_path, name, mode, orientation, plain):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.new(mode, (64, 48)).save(tmp_path / name, exif=exif)
+    assert load_photo(tmp_path / name).plain is plain
+
+
 def _with_exif(path, picture, orientation=1, **tags):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
