@@ -159,7 +159,8 @@ class Installation:
             self._follow(command, done, SHARES["torch"], 12)
             done += SHARES["torch"]
         self._say(done, "Getting the engine")
-        command = [*pip, "--constraint", str(self.constraints), str(self.wheel)]
+        # With the reader of phone photos: it is an extra only where its licences matter to whoever redistributes it.
+        command = [*pip, "--constraint", str(self.constraints), f"{self.wheel}[heif]"]
         if self._follow(command, done, 1.0 - SHARES["test"] - done, PACKAGES) != 0:
             raise InstallError(
                 f"pip could not install the backend ({last_line(self.log_file)}): check the network and try again."

@@ -1,6 +1,6 @@
 """What the backend would send for a photo, and what the engine itself draws of it, for tests inside Blender.
 
-    python make_heads.py OUT    writes OUT/model.npz, OUT/face.npz, OUT/truth.npz and the photo
+    python make_heads.py OUT    writes OUT/model.npz, OUT/face.npz, OUT/truth.npz and photos
 
 Blender's Python has no engine, so the messages travel as files with the same headers and arrays. The head is
 that of the public-domain astronaut.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -40,12 +40,29 @@ def main() -> None:
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     photo = out / "astronaut.jpg"
-    Image.open(ROOT / "examples" / "astronaut.jpg").save(photo, quality=95)
+    astronaut = Image.open(ROOT / "examples" / "astronaut.jpg")
+    astronaut.save(photo, quality=95)
+    write_photos(astronaut, out)
     outcome = next(iter(Pipeline(texture_size=1024).reconstruct_many([photo])))
     reconstruction = outcome.reconstructions[0]
     write_model(reconstruction.model, out / "model.npz")
     write_face(reconstruction, out / "face.npz")
     write_truth(reconstruction, out / "truth.npz")
+
+
+def write_photos(astronaut: Image.Image, out: Path) -> None:
+    """Photos as they come from phones, and one with two faces."""
+    from pillow_heif import from_pillow
+
+    portrait = astronaut.crop((0, 0, 440, 512))
+    from_pillow(portrait).save(out / "phone.heic", quality=90)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # lies on its side: the camera was held upright
+    portrait.transpose(Image.Transpose.ROTATE_90).save(out / "turned.jpg", exif=exif, quality=95)
+    two = Image.new("RGB", (2 * astronaut.width, astronaut.height))
+    two.paste(astronaut, (0, 0))
+    two.paste(astronaut.transpose(Image.Transpose.FLIP_LEFT_RIGHT), (astronaut.width, 0))
+    two.save(out / "two.jpg", quality=95)
 
 
 def write_model(model: FaceModel, path: Path) -> None:

@@ -1,0 +1,105 @@
+"""Photos as artists bring them: from phones, with several faces, of several people."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import bpy
+import numpy as np
+import pytest
+from backend_in_use import heads, state, use_backend
+
+# What one place in a row of heads is wide (scene/build.py), metres.
+PLACE_M = 0.4
+
+
+@pytest.fixture(autouse=True)
+def python(extension):
+    return use_backend(extension)
+
+
+def part(head, role: str):
+    return next(each for each in head.parent.children if each.get("mgcface_role") == role)
+
+
+def backdrop(head) -> np.ndarray:
+    """(H, W, 3) the picture behind the head, row 0 at the top."""
+    image = part(head, "camera").data.background_images[0].image
+    pixels = np.empty(image.size[0] * image.size[1] * 4, np.float32)
+    image.pixels.foreach_get(pixels)
+    return pixels.reshape(image.size[1], image.size[0], 4)[::-1, :, :3]
+
+
+def add(folder, *names: str) -> None:
+    bpy.ops.mgcface.add_photos(directory=str(folder), files=[{"name": name} for name in names])
+    assert [photo.name for photo in state().photos] == list(names)
+
+
+@pytest.mark.parametrize("name", ["turned.jpg", "phone.heic"])
+def test_a_phones_photo_stands_upright_behind_the_head(heads_folder, name):
+    assert bpy.ops.mgcface.reconstruct(filepath=str(heads_folder / name)) == {"FINISHED"}
+    (head,) = heads()
+    shown = backdrop(head)
+    assert shown.shape[:2] == (512, 440)
+    image = bpy.data.images.load(str(heads_folder / "astronaut.jpg"))
+    truth = np.empty(512 * 512 * 4, np.float32)
+    image.pixels.foreach_get(truth)
+    truth = truth.reshape(512, 512, 4)[::-1, :440, :3]
+    assert np.abs(shown - truth).mean() < 0.02
+    assert (head.name, bpy.context.scene.render.resolution_x) == (os.path.splitext(name)[0], 440)
+
+
+def test_every_face_of_a_photo_gets_a_collection_of_its_own(heads_folder):
+    options = bpy.context.scene.mgcface
+    options.all_faces, options.placement, options.texture_size = True, "CAMERA", "0"
+    assert bpy.ops.mgcface.reconstruct(filepath=str(heads_folder / "two.jpg")) == {"FINISHED"}
+    one, other = sorted(heads(), key=lambda head: head["mgcface_face"])
+    assert one.users_collection[0] != other.users_collection[0]
+    assert [head["mgcface_face"] for head in (one, other)] == [0, 1]
+    bpy.context.view_layer.update()
+    # Both as one camera saw them: the cameras stand at the same place, the heads beside each other.
+    cameras = [np.array(part(head, "camera").matrix_world) for head in (one, other)]
+    assert cameras[0][:3, :3] == pytest.approx(cameras[1][:3, :3], abs=1e-5)
+    assert cameras[0][:3, 3] == pytest.approx(cameras[1][:3, 3], abs=1e-5)
+    assert (one.matrix_world.translation - other.matrix_world.translation).length > 0.1
+    # Refit of the second face finds the second face again.
+    bpy.context.view_layer.objects.active = other
+    before = np.array(json.loads(other["mgcface_record"])["camera"]["t"])
+    assert bpy.ops.mgcface.refit() == {"FINISHED"}
+    assert len(heads()) == 2 and other["mgcface_face"] == 1
+    assert json.loads(other["mgcface_record"])["camera"]["t"] == pytest.approx(before, abs=1e-4)
+
+
+def test_several_people_stand_side_by_side_in_the_order_of_the_list(heads_folder):
+    bpy.context.scene.mgcface.texture_size = "1024"
+    add(heads_folder, "phone.heic", "astronaut.jpg", "turned.jpg")
+    bpy.ops.mgcface.move_photo(direction="UP")
+    assert bpy.ops.mgcface.reconstruct() == {"FINISHED"}
+    assert state().result == "3 heads made."
+    bpy.context.view_layer.update()
+    row = sorted(heads(), key=lambda head: head.matrix_world.translation.x)
+    assert [head.name for head in row] == ["phone", "turned", "astronaut"]
+    places = [head.matrix_world.translation.x for head in row]
+    assert np.diff(places) == pytest.approx([PLACE_M, PLACE_M], abs=1e-5)
+    assert {head.users_collection[0].name for head in row} == {"phone", "turned", "astronaut"}
+    assert [part(head, "sun").hide_render for head in row] == [False, True, True]
+
+
+def test_from_click_to_head_costs_little_more_than_the_engine(heads_folder, addon, record_property):
+    """The issue's figure is 0.3 s over the engine's own time; the best of five, because other work shares the machine."""
+    jobs, build = addon("jobs"), addon("scene.build")
+    photo, extra = str(heads_folder / "astronaut.jpg"), []
+    for _ in range(6):
+        began = time.perf_counter()
+        job = jobs.Job([photo], [-1], {"model": "open-head", "texture_size": 1024}, build.BuildOptions())
+        job.start()
+        while not job.pump():
+            time.sleep(0.005)
+        took = time.perf_counter() - began
+        assert job.made
+        record = json.loads(bpy.data.objects[job.made[0]]["mgcface_record"])
+        extra.append(took - sum(record["timings_ms"].values()) / 1000.0)
+    record_property("click_to_head_over_engine_ms", round(1000 * min(extra[1:])))
+    assert min(extra[1:]) < 0.3
