@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 from importlib import import_module
@@ -104,4 +105,5 @@ def pytest_unconfigure(config):
     """What a failed test left registered crashes bpy 4.2 and hangs 4.5 at Python's clean-up: leave without it."""
     sys.stdout.flush()
     sys.stderr.flush()
+    shutil.rmtree(os.environ["BLENDER_USER_RESOURCES"], ignore_errors=True)
     os._exit(_status)
