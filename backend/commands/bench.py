@@ -56,7 +56,7 @@ def run(request: Request, interrupt: Interrupt) -> int:
         "cold_start_ms": cold,
         "one_photo_ms": one,
         "many_photos_ms": many,
-        "transport_ms": measure_transport_to_client(request),
+        "server_ms": measure_served(request, photo),
         "peak_memory_mb": {"cold_start": cold.pop("peak_memory_mb"), "bench": own_peak_memory_mb()},
     }
     if request.json_output:
@@ -156,11 +156,14 @@ def measure_many(pipeline: Any, photo: Path, count: int, interrupt: Interrupt) -
     return {"photos": count, **rounded, "total": round(total, 1), "per_photo": round(total / count, 2)}
 
 
-def measure_transport_to_client(request: Request) -> float:
-    """Median milliseconds that a finished head takes from the server's worker to a client such as Blender."""
-    from backend.server.transport import measure_transport
+def measure_served(request: Request, photo: Path) -> dict[str, float]:
+    """Milliseconds that a client of `mgcface serve`, such as Blender, waits for beyond the computing."""
+    from backend.server.measure import measure_server, measure_transport
 
-    return round(measure_transport(0 if request.texture == "none" else int(request.texture)), 2)
+    size = 0 if request.texture == "none" else int(request.texture)
+    options = {"model": request.model, "texture_size": size}
+    measured = measure_server(photo, options, request.device, request.repeats)
+    return {**measured, "transport": round(measure_transport(size), 1)}
 
 
 def own_peak_memory_mb() -> float | None:
@@ -239,7 +242,11 @@ def show(document: dict[str, Any]) -> None:
         f"Cold start: --help {cold['help']:.0f} ms, reconstruct {cold['reconstruct']:.0f} ms "
         f"(first run {cold['reconstruct_first']:.0f} ms)."
     )
-    console.say(f"Transport: a head is with a client of `mgcface serve` in {document['transport_ms']:.1f} ms.")
+    served = document["server_ms"]
+    console.say(
+        f"Server: listens after {served['listening']:.0f} ms, is warm after {served['ready']:.0f} ms; a job takes its "
+        f"client {served['over_engine']:.0f} ms more than the engine, {served['transport']:.1f} ms of them transport."
+    )
     if memory["cold_start"] is not None:
         console.say(
             f"Peak memory: {memory['cold_start']:.0f} MB for one photo, {memory['bench']:.0f} MB for this bench."

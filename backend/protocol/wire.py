@@ -21,7 +21,7 @@ MAGIC_PREFIX = b"MGCF/"
 MAGIC = MAGIC_PREFIX + str(PROTOCOL).encode()
 
 # The only element types on the wire, little-endian, by the names that NumPy gives them.
-DTYPES = {"u1": np.dtype("u1"), "i4": np.dtype("<i4"), "f4": np.dtype("<f4"), "f8": np.dtype("<f8")}
+DTYPES = {name: np.dtype(f"<{name}") for name in ("u1", "i4", "f4", "f8")}
 MAX_DIMENSIONS = 4
 MAX_NAME = 64
 # A job of 256 photos, each an array of its own.
@@ -222,7 +222,8 @@ def _is_length(value: Any) -> bool:
 
 def _bytes_view(frame: Buffer) -> memoryview:
     """A flat view of bytes, of a ``zmq.Frame`` as of anything else."""
-    return memoryview(getattr(frame, "buffer", frame)).cast("B")
+    buffer: Buffer = getattr(frame, "buffer", frame)
+    return memoryview(buffer).cast("B")
 
 
 def _refuse_constant(name: str) -> float:

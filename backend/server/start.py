@@ -59,9 +59,7 @@ def default_connection_file() -> Path:
     return platformdirs.user_data_path("mgcface", appauthor=False) / "server.json"
 
 
-def serve(
-    request: Request, say: Callable[[str], None], on_signal: Callable[[Callable[[], object]], object]
-) -> None:
+def serve(request: Request, say: Callable[[str], None], on_signal: Callable[[Callable[[], object]], object]) -> None:
     """Serve until asked to stop, or say that a server is already there; raises :class:`ServeError`.
 
     Parameters
