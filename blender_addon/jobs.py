@@ -15,13 +15,14 @@ from queue import Empty
 import bpy
 from bpy.app.handlers import persistent
 
-from . import naming, service
+from . import naming, properties, service
 from .link import events
 from .link.events import Ended, FaceReady, PhotoFailed, Progress, Request
 from .properties import DONE, FAILED, RUNNING, WAITING
 from .scene.build import Builder, BuildOptions, sweep
 from .scene.head_data import Head
 from .scene.refit import RefitError, Refitter
+from .typed import sure
 
 # How long one call may work before the interface gets its turn (seconds). A step takes up to 20 ms.
 BUDGET_S = 0.015
@@ -65,11 +66,11 @@ class Job:
         self._heads: deque[tuple[int, Head]] = deque()
         self._work: Builder | Refitter | None = None
         self._work_epoch = _epoch
-        self._first_place = sum(obj.get(naming.ROLE) == naming.HEAD for obj in bpy.context.scene.objects)
+        self._first_place = sum(obj.get(naming.ROLE) == naming.HEAD for obj in sure(bpy.context.scene).objects)
         self._request = Request(tuple(photos), options, build.eyes, build.scale)
 
     def start(self) -> None:
-        state = bpy.context.window_manager.mgcface
+        state = properties.state(bpy.context)
         state.running, state.cancelling, state.failed = True, False, False
         state.fraction, state.text, state.result = 0.0, "Starting", ""
         for index in self.listed:
@@ -78,7 +79,7 @@ class Job:
 
     def cancel(self) -> None:
         """Ask the backend to stop; the job ends when it says so."""
-        bpy.context.window_manager.mgcface.cancelling = self.cancelled = True
+        properties.state(bpy.context).cancelling = self.cancelled = True
         while len(self._heads) > (self._work is not None):
             self._heads.pop()
         service.link().cancel()
@@ -102,7 +103,7 @@ class Job:
         service.link().cancel()
         self._work = None
         sweep()
-        bpy.context.window_manager.mgcface.running = False
+        properties.state(bpy.context).running = False
 
     def _take_events(self) -> None:
         queue = service.link().events
@@ -115,7 +116,7 @@ class Job:
             return
 
     def _take(self, event: events.Event) -> None:
-        state = bpy.context.window_manager.mgcface
+        state = properties.state(bpy.context)
         if isinstance(event, Progress):
             photo = self.photos[event.photo] if event.photo < len(self.photos) else ""
             state.fraction = event.fraction if len(self.photos) == 1 else self._overall(event)
@@ -163,7 +164,7 @@ class Job:
 
     def _conclude(self) -> None:
         assert self.ended is not None
-        state = bpy.context.window_manager.mgcface
+        state = properties.state(bpy.context)
         state.running = state.cancelling = False
         if self.ended.kind == events.CANCELLED:
             state.result = "Cancelled"
@@ -174,9 +175,9 @@ class Job:
             for index in self.listed:
                 self._show_photo(index, FAILED, 0.0, self.ended.sentence, only=RUNNING)
         else:
-            self._conclude_done(state)
+            self._conclude_done(state, self.ended.notes)
 
-    def _conclude_done(self, state: bpy.types.PropertyGroup) -> None:
+    def _conclude_done(self, state: properties.MGCFACE_PG_state, notes: tuple[str, ...]) -> None:
         if self.refit and not self.made and not self.problems:
             self.problems.append(f"Face {self.face + 1} was not found in the photo again: reconstruct another.")
         elif not self.made and not self.problems:
@@ -184,7 +185,7 @@ class Job:
         heads = f"{len(self.made)} head" + ("s" if len(self.made) != 1 else "")
         done = f"{heads} updated" if self.refit else f"{heads} made"
         state.failed = not self.made
-        state.result = " ".join([done + ".", *self.problems, *self.ended.notes]) if self.made else self.problems[0]
+        state.result = " ".join([done + ".", *self.problems, *notes]) if self.made else self.problems[0]
 
     def _overall(self, event: Progress) -> float:
         done = sum(self._state_of(index) in (DONE, FAILED) for index in range(len(self.photos)))
@@ -192,14 +193,14 @@ class Job:
 
     def _state_of(self, photo: int) -> str:
         index = self._place(photo)
-        photos = bpy.context.window_manager.mgcface.photos
+        photos = properties.state(bpy.context).photos
         return photos[index].state if 0 <= index < len(photos) else WAITING
 
     def _place(self, photo: int) -> int:
         return self.listed[photo] if photo < len(self.listed) else -1
 
     def _show_photo(self, index: int, state: str, fraction: float, note: str, only: str = "") -> None:
-        photos = bpy.context.window_manager.mgcface.photos
+        photos = properties.state(bpy.context).photos
         if 0 <= index < len(photos) and only in ("", photos[index].state):
             photos[index].state, photos[index].fraction, photos[index].note = state, fraction, note
 
@@ -221,7 +222,7 @@ def register() -> None:
 
 def unregister() -> None:
     # The operator of a running job ends with its class; what it said of itself would stay.
-    state = bpy.context.window_manager.mgcface
+    state = properties.state(bpy.context)
     state.running = state.cancelling = state.setting_up = False
     sweep()
     for name in HANDLERS:

@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING
 import bpy
 import bpy.utils.previews
 
-from . import naming, service
+from . import naming, properties, service
 from .link import events
 from .operators.photos import TAB
 from .operators.reconstruct import active_head
+from .presets import MGCFACE_MT_presets
 from .properties import DONE, FAILED, RUNNING
+from .typed import Panel, sure
 
 if TYPE_CHECKING:
     from bpy.types import Context, UILayout
 
-ICONS = {DONE: "CHECKMARK", FAILED: "ERROR", RUNNING: "SORTTIME"}
+    from .typed import Icon
+
+ICONS: dict[str, Icon] = {DONE: "CHECKMARK", FAILED: "ERROR", RUNNING: "SORTTIME"}
 # Letters that fit into a line of the sidebar as it opens, 260 pixels wide at a scale of 1.
 LINE = 38
 # Photos whose previews are kept; each takes 64 kB.
@@ -49,10 +53,10 @@ def lines_of(text: str, width: int = LINE) -> list[str]:
     return lines
 
 
-def draw_sentence(layout: UILayout, text: str, icon: str = "NONE", context: Context | None = None) -> None:
+def draw_sentence(layout: UILayout, text: str, icon: Icon = "NONE", context: Context | None = None) -> None:
     width = LINE
     if context is not None and context.region is not None:
-        scale = context.preferences.system.ui_scale or 1.0
+        scale = sure(context.preferences).system.ui_scale or 1.0
         # About 6.5 pixels a letter of the interface's font, less the panel's margins.
         width = max(20, int((context.region.width / scale - 70) / 6.2))
     column = layout.column(align=True)
@@ -78,7 +82,7 @@ class MGCFACE_UL_photos(bpy.types.UIList):
             status.label(text="", icon=ICONS[item.state])
 
 
-class _InTab:
+class _InTab(Panel):
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
     bl_category = TAB
@@ -89,14 +93,12 @@ class MGCFACE_PT_face(_InTab, bpy.types.Panel):
     bl_label = "Face from Photos"
 
     def draw(self, context: Context) -> None:
-        layout, state = self.layout, context.window_manager.mgcface
+        layout, state = sure(self.layout), properties.state(context)
         self._draw_list(layout, state)
         photo = state.photos[state.active] if 0 <= state.active < len(state.photos) else None
         if photo is not None and photo.state == FAILED:
             draw_sentence(layout, photo.note, "ERROR", context)
-        if state.running:
-            self._draw_progress(layout, state)
-        else:
+        if not state.running:
             row = layout.row()
             row.scale_y = 1.5
             row.operator("mgcface.reconstruct", icon="USER")
@@ -106,7 +108,7 @@ class MGCFACE_PT_face(_InTab, bpy.types.Panel):
             elif state.result and not (photo is not None and photo.note == state.result):
                 draw_sentence(layout, state.result, "ERROR" if state.failed else "CHECKMARK", context)
 
-    def _draw_list(self, layout: UILayout, state: bpy.types.PropertyGroup) -> None:
+    def _draw_list(self, layout: UILayout, state: properties.MGCFACE_PG_state) -> None:
         row = layout.row()
         if state.photos:
             rows = min(max(len(state.photos), 4), 8)
@@ -128,7 +130,24 @@ class MGCFACE_PT_face(_InTab, bpy.types.Panel):
         hint.label(text="or drop photos here")
         hint.operator("mgcface.paste_photo", text="", icon="PASTEDOWN")
 
-    def _draw_progress(self, layout: UILayout, state: bpy.types.PropertyGroup) -> None:
+
+class MGCFACE_PT_progress(_InTab, bpy.types.Panel):
+    """In place of the button while a job runs.
+
+    Not in the panel with the list, because there Blender draws a bar under the pointer for a label of another
+    place: it knows both by no more than their order in the panel, and a job changes how many come before.
+    """
+
+    bl_label = "Progress"
+    bl_parent_id = "MGCFACE_PT_face"
+    bl_options = {"HIDE_HEADER"}  # noqa: RUF012
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        return properties.state(context).running
+
+    def draw(self, context: Context) -> None:
+        layout, state = sure(self.layout), properties.state(context)
         column = layout.column(align=True)
         column.scale_y = 1.2
         text = "Cancelling" if state.cancelling else f"{state.text} {state.fraction * 100:.0f} %"
@@ -144,14 +163,14 @@ class MGCFACE_PT_options(_InTab, bpy.types.Panel):
     bl_options = {"DEFAULT_CLOSED"}  # noqa: RUF012
 
     def draw(self, context: Context) -> None:
-        layout, options = self.layout, context.scene.mgcface
+        layout, options = sure(self.layout), properties.options(context)
         row = layout.row(align=True)
-        row.menu("MGCFACE_MT_presets", text=bpy.types.MGCFACE_MT_presets.bl_label)
+        row.menu("MGCFACE_MT_presets", text=MGCFACE_MT_presets.bl_label)
         row.operator("mgcface.add_preset", text="", icon="ADD")
         row.operator("mgcface.add_preset", text="", icon="REMOVE").remove_active = True
         layout.use_property_split = True
         layout.use_property_decorate = False
-        layout.enabled = not context.window_manager.mgcface.running
+        layout.enabled = not properties.state(context).running
         layout.prop(options, "model")
         self._draw_licence(layout, context)
         layout.prop(options, "texture_size")
@@ -167,10 +186,9 @@ class MGCFACE_PT_options(_InTab, bpy.types.Panel):
     def _draw_licence(self, layout: UILayout, context: Context) -> None:
         """The terms of the chosen model, once the backend has said them."""
         for model in service.status().hello.get("models", ()):
-            if model.get("name") == context.scene.mgcface.model:
-                icon = "CHECKMARK" if model.get("commercial") else "ERROR"
+            if model.get("name") == properties.options(context).model:
                 terms = f"{model.get('licence', '')}. {model.get('terms', '')}"
-                draw_sentence(layout.box(), terms, icon, context)
+                draw_sentence(layout.box(), terms, "CHECKMARK" if model.get("commercial") else "ERROR", context)
 
 
 class MGCFACE_PT_head(_InTab, bpy.types.Panel):
@@ -185,10 +203,11 @@ class MGCFACE_PT_head(_InTab, bpy.types.Panel):
         head = active_head(context)
         if head is None:
             return
-        column = self.layout.column(align=True)
+        layout = sure(self.layout)
+        column = layout.column(align=True)
         column.label(text=head.name, icon="MESH_DATA")
         column.label(text=f"from {os.path.basename(head[naming.PHOTO])}", icon="FILE_IMAGE")
-        column = self.layout.column(align=True)
+        column = layout.column(align=True)
         column.operator("mgcface.look_through", icon="CAMERA_DATA")
         column.operator("mgcface.refit", icon="FILE_REFRESH")
 
@@ -198,10 +217,10 @@ class MGCFACE_PT_backend(_InTab, bpy.types.Panel):
     bl_parent_id = "MGCFACE_PT_face"
 
     def draw_header_preset(self, context: Context) -> None:
-        self.layout.label(text="", icon="LINKED" if service.status().hello else "UNLINKED")
+        sure(self.layout).label(text="", icon="LINKED" if service.status().hello else "UNLINKED")
 
     def draw(self, context: Context) -> None:
-        layout, state, status = self.layout, context.window_manager.mgcface, service.status()
+        layout, state, status = sure(self.layout), properties.state(context), service.status()
         if state.setting_up:
             column = layout.column(align=True)
             column.progress(factor=state.fraction, type="BAR", text=f"{state.fraction * 100:.0f} %")
@@ -224,7 +243,7 @@ class MGCFACE_PT_backend(_InTab, bpy.types.Panel):
 
     def _draw_set_up(self, layout: UILayout, context: Context) -> None:
         """Before the first use: what has to be done once, and what stands in its way."""
-        state = context.window_manager.mgcface
+        state = properties.state(context)
         draw_sentence(layout, f"Needed once. {service.setup_lines()[1]}.", "INFO", context)
         if not bpy.app.online_access:
             if bpy.app.online_access_override:
@@ -232,7 +251,7 @@ class MGCFACE_PT_backend(_InTab, bpy.types.Panel):
                 draw_sentence(layout, reason, "INTERNET_OFFLINE", context)
             else:
                 draw_sentence(layout, "Blender may not go online; allow it first:", "INTERNET_OFFLINE", context)
-                layout.prop(context.preferences.system, "use_online_access", text="Allow Online Access")
+                layout.prop(sure(context.preferences).system, "use_online_access", text="Allow Online Access")
         row = layout.row()
         row.scale_y = 1.5
         row.operator("mgcface.set_up_backend", icon="IMPORT")
@@ -256,6 +275,7 @@ class MGCFACE_PT_backend(_InTab, bpy.types.Panel):
 CLASSES = (
     MGCFACE_UL_photos,
     MGCFACE_PT_face,
+    MGCFACE_PT_progress,
     MGCFACE_PT_options,
     MGCFACE_PT_head,
     MGCFACE_PT_backend,

@@ -9,6 +9,7 @@ import bpy
 from bpy.props import EnumProperty, StringProperty
 
 from . import service
+from .typed import sure
 
 if TYPE_CHECKING:
     from bpy.types import Context
@@ -51,7 +52,7 @@ class MGCFACE_AP_preferences(bpy.types.AddonPreferences):
     )
 
     def draw(self, context: Context) -> None:
-        layout = self.layout
+        layout = sure(self.layout)
         layout.use_property_split = True
         layout.prop(self, "source")
         if self.source == PYTHON:

@@ -107,6 +107,15 @@ class MGCFACE_PG_options(bpy.types.PropertyGroup):
 CLASSES = (MGCFACE_PG_photo, MGCFACE_PG_state, MGCFACE_PG_options)
 
 
+# Blender's types do not know what is registered below; everything else asks these two.
+def state(context: Context) -> MGCFACE_PG_state:
+    return context.window_manager.mgcface  # type: ignore[union-attr]
+
+
+def options(context: Context) -> MGCFACE_PG_options:
+    return context.scene.mgcface  # type: ignore[union-attr]
+
+
 def register() -> None:
     bpy.types.WindowManager.mgcface = PointerProperty(type=MGCFACE_PG_state)  # type: ignore[attr-defined]
     bpy.types.Scene.mgcface = PointerProperty(type=MGCFACE_PG_options)  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import bpy
 
@@ -12,13 +13,16 @@ from .link.installer import environment_python, installed_size, needed_space
 from .link.launcher import Launcher
 from .link.link import Link
 
+if TYPE_CHECKING:
+    from .preferences import MGCFACE_AP_preferences
+
 LOG_NAME, CONNECTION_NAME, ENVIRONMENT_NAME = "backend.log", "connection.json", "environment"
 
 _link: Link | None = None
 
 
-def preferences() -> bpy.types.AddonPreferences:
-    return bpy.context.preferences.addons[__package__].preferences
+def preferences() -> MGCFACE_AP_preferences:
+    return bpy.context.preferences.addons[__package__].preferences  # type: ignore[union-attr, return-value]
 
 
 def user_folder() -> Path:

@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING
 
 import bpy
 
-from .. import jobs, service
+from .. import jobs, properties, service
 from ..link import events
 from ..link.installer import Installation, environment_stamp
 from ..link.self_test import SelfTest
+from ..typed import Operator, sure
+from . import allowed
 from .reconstruct import redraw
 
 if TYPE_CHECKING:
     from bpy.types import Context, Event
+
+    from ..typed import Answer
 
 # Seconds between two looks at a process.
 TICK_S = 0.2
@@ -44,7 +48,7 @@ def engine_files() -> tuple[Path, Path] | None:
     return (wheels[0], folder / "constraints.txt") if wheels else None
 
 
-class _Watches:
+class _Watches(Operator):
     """Watches something that runs in a thread: modal with a window, in a loop without one."""
 
     _timer: bpy.types.Timer | None = None
@@ -52,22 +56,22 @@ class _Watches:
     def begin(self, context: Context) -> bool:
         raise NotImplementedError
 
-    def look(self, context: Context) -> set[str] | None:
+    def look(self, context: Context) -> Answer | None:
         """None while it runs, then what the operator returns."""
         raise NotImplementedError
 
     def stop(self, context: Context) -> None:
         raise NotImplementedError
 
-    def invoke(self, context: Context, event: Event) -> set[str]:
+    def invoke(self, context: Context, event: Event) -> Answer:
         if not self.begin(context):
             return {"CANCELLED"}
-        manager = context.window_manager
+        manager = sure(context.window_manager)
         self._timer = manager.event_timer_add(TICK_S, window=context.window)
         manager.modal_handler_add(self)
         return {"RUNNING_MODAL"}
 
-    def modal(self, context: Context, event: Event) -> set[str]:
+    def modal(self, context: Context, event: Event) -> Answer:
         if event.type == "ESC" and event.value == "PRESS":
             self.stop(context)
             return {"RUNNING_MODAL"}
@@ -80,7 +84,7 @@ class _Watches:
         self._remove_timer(context)
         return answer
 
-    def execute(self, context: Context) -> set[str]:
+    def execute(self, context: Context) -> Answer:
         if not self.begin(context):
             return {"CANCELLED"}
         while True:
@@ -95,7 +99,7 @@ class _Watches:
 
     def _remove_timer(self, context: Context) -> None:
         if self._timer is not None:
-            context.window_manager.event_timer_remove(self._timer)
+            sure(context.window_manager).event_timer_remove(self._timer)
         self._timer = None
 
 
@@ -110,7 +114,7 @@ class MGCFACE_OT_set_up_backend(_Watches, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: Context) -> bool:
-        state = context.window_manager.mgcface
+        state = properties.state(context)
         reason = ""
         if state.setting_up:
             reason = "The backend is being set up"
@@ -122,21 +126,19 @@ class MGCFACE_OT_set_up_backend(_Watches, bpy.types.Operator):
             reason = "Blender may not go online: allow it in Preferences, System, Network"
         elif engine_files() is None:
             reason = "This copy of the add-on has no engine in it: install the zip that build_addon.py made"
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
+        return allowed(cls, reason)
 
-    def invoke(self, context: Context, event: Event) -> set[str]:
+    def invoke(self, context: Context, event: Event) -> Answer:
         # The size is told before anything is downloaded.
-        return context.window_manager.invoke_props_dialog(self, width=420, confirm_text="Set Up")
+        return sure(context.window_manager).invoke_props_dialog(self, width=420, confirm_text="Set Up")
 
     def draw(self, context: Context) -> None:
-        column = self.layout.column(align=True)
+        column = sure(self.layout).column(align=True)
         for line in service.setup_lines():
             column.label(text=line)
         column.label(text="You can go on working meanwhile; Esc or Cancel stops it")
 
-    def execute(self, context: Context) -> set[str]:
+    def execute(self, context: Context) -> Answer:
         if context.window is None or bpy.app.background:
             return super().execute(context)
         return super().invoke(context, None)  # type: ignore[arg-type]
@@ -145,7 +147,7 @@ class MGCFACE_OT_set_up_backend(_Watches, bpy.types.Operator):
         files = engine_files()
         assert files is not None
         service.forget()
-        state = context.window_manager.mgcface
+        state = properties.state(context)
         state.setting_up, state.cancelling, state.failed, state.result = True, False, False, ""
         log = service.user_folder() / SETUP_LOG
         MGCFACE_OT_set_up_backend.under_way = Installation(
@@ -153,8 +155,8 @@ class MGCFACE_OT_set_up_backend(_Watches, bpy.types.Operator):
         )
         return True
 
-    def look(self, context: Context) -> set[str] | None:
-        installation, state = self.under_way, context.window_manager.mgcface
+    def look(self, context: Context) -> Answer | None:
+        installation, state = self.under_way, properties.state(context)
         assert installation is not None
         if state.cancelling and not installation.cancelled:
             installation.cancel()
@@ -174,7 +176,7 @@ class MGCFACE_OT_set_up_backend(_Watches, bpy.types.Operator):
         return {"FINISHED"}
 
     def stop(self, context: Context) -> None:
-        context.window_manager.mgcface.cancelling = True
+        properties.state(context).cancelling = True
         if self.under_way is not None:
             self.under_way.cancel()
 
@@ -187,10 +189,10 @@ class MGCFACE_OT_cancel_set_up(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: Context) -> bool:
-        return context.window_manager.mgcface.setting_up
+        return properties.state(context).setting_up
 
-    def execute(self, context: Context) -> set[str]:
-        context.window_manager.mgcface.cancelling = True
+    def execute(self, context: Context) -> Answer:
+        properties.state(context).cancelling = True
         return {"FINISHED"}
 
 
@@ -205,11 +207,9 @@ class MGCFACE_OT_start_backend(bpy.types.Operator):
         reason = service.missing()
         if service.status().phase != events.STOPPED:
             reason = "The backend is running"
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
+        return allowed(cls, reason)
 
-    def execute(self, context: Context) -> set[str]:
+    def execute(self, context: Context) -> Answer:
         link = service.link()
         link.start()
         watch_status()
@@ -230,12 +230,9 @@ class MGCFACE_OT_stop_backend(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: Context) -> bool:
-        if service.status().phase == events.STOPPED:
-            cls.poll_message_set("The backend is not running")
-            return False
-        return True
+        return allowed(cls, "The backend is not running" if service.status().phase == events.STOPPED else "")
 
-    def execute(self, context: Context) -> set[str]:
+    def execute(self, context: Context) -> Answer:
         service.link().stop()
         watch_status()
         if bpy.app.background:
@@ -256,21 +253,19 @@ class MGCFACE_OT_test_backend(_Watches, bpy.types.Operator):
         reason = service.missing()
         if service.preferences().source == "REMOTE":
             reason = "The backend runs elsewhere: run `mgcface doctor` there"
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
+        return allowed(cls, reason)
 
     def begin(self, context: Context) -> bool:
         self._test = SelfTest(service.python())
         return True
 
-    def look(self, context: Context) -> set[str] | None:
+    def look(self, context: Context) -> Answer | None:
         assert self._test is not None
         answer = self._test.look()
         if answer is None:
             return None
         good, sentence = answer
-        state = context.window_manager.mgcface
+        state = properties.state(context)
         state.result, state.failed = sentence, not good
         self.report({"INFO" if good else "ERROR"}, sentence)
         return {"FINISHED"} if good else {"CANCELLED"}
@@ -288,21 +283,21 @@ class MGCFACE_OT_open_log(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: Context) -> bool:
-        if not any((service.user_folder_if_there() / name).is_file() for name in LOGS):
-            cls.poll_message_set("There is no log yet: the backend was never started")
-            return False
-        return True
+        there = any((service.user_folder_if_there() / name).is_file() for name in LOGS)
+        return allowed(cls, "" if there else "There is no log yet: the backend was never started")
 
-    def execute(self, context: Context) -> set[str]:
+    def execute(self, context: Context) -> Answer:
         files = [service.user_folder() / name for name in LOGS]
         newest = max((file for file in files if file.is_file()), key=lambda file: file.stat().st_mtime)
         text = bpy.data.texts.get(newest.name) or bpy.data.texts.new(newest.name)
         text.from_string(newest.read_text("utf-8", "replace"))
         if context.window is not None and not bpy.app.background:
             bpy.ops.wm.window_new()
-            area = context.window_manager.windows[-1].screen.areas[0]
+            area = sure(context.window_manager).windows[-1].screen.areas[0]
             area.type = "TEXT_EDITOR"
-            area.spaces.active.text = text
+            space = area.spaces.active
+            assert isinstance(space, bpy.types.SpaceTextEditor)
+            space.text = text
         return {"FINISHED"}
 
 
@@ -312,8 +307,8 @@ class MGCFACE_OT_copy_report(bpy.types.Operator):
     bl_idname = "mgcface.copy_report"
     bl_label = "Copy Report"
 
-    def execute(self, context: Context) -> set[str]:
-        context.window_manager.clipboard = report_text(context)
+    def execute(self, context: Context) -> Answer:
+        sure(context.window_manager).clipboard = report_text(context)
         self.report({"INFO"}, "The report is in the clipboard")
         return {"FINISHED"}
 
@@ -328,7 +323,7 @@ def report_text(context: Context) -> str:
         "server: " + json.dumps({k: status.hello.get(k) for k in ("server_version", "device")}),
         "environment: " + json.dumps(environment_stamp(service.environment_folder())),
         f"longest hold of the interface: {1000 * jobs.longest_pump_s:.0f} ms",
-        f"last result: {context.window_manager.mgcface.result}",
+        f"last result: {properties.state(context).result}",
     ]
     for name in LOGS:
         file = service.user_folder() / name

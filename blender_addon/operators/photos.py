@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING
 import bpy
 from bpy.props import CollectionProperty, EnumProperty, StringProperty
 
+from .. import properties
 from ..link.pasted import paths_in
 from ..properties import WAITING
+from ..typed import Operator, sure
+from . import allowed
 
 if TYPE_CHECKING:
     from bpy.types import Context
+
+    from ..typed import Answer
 
 # What the backend can read (vision/decode.py).
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif", ".bmp")
@@ -22,7 +27,7 @@ TAB = "Face"
 
 def add_to_list(context: Context, paths: list[str]) -> tuple[int, str]:
     """Append photos that are not in the list; how many, and a sentence about one that could not be added."""
-    state = context.window_manager.mgcface
+    state = properties.state(context)
     known = {os.path.normcase(photo.path) for photo in state.photos}
     added, problem = 0, ""
     for path in map(os.path.abspath, paths):
@@ -39,23 +44,20 @@ def add_to_list(context: Context, paths: list[str]) -> tuple[int, str]:
     return added, problem
 
 
-class _NotWhileRunning:
+class _NotWhileRunning(Operator):
     """The list must not change under a job."""
 
     @classmethod
     def poll(cls, context: Context) -> bool:
-        if context.window_manager.mgcface.running:
-            cls.poll_message_set("Wait for the reconstruction to end, or cancel it")  # type: ignore[attr-defined]
-            return False
-        return True
+        running = properties.state(context).running
+        return allowed(cls, "Wait for the reconstruction to end, or cancel it" if running else "")
 
 
 class _NeedsPhotos(_NotWhileRunning):
     @classmethod
     def poll(cls, context: Context) -> bool:
-        if not context.window_manager.mgcface.photos:
-            cls.poll_message_set("The list is empty: add photos first")  # type: ignore[attr-defined]
-            return False
+        if not properties.state(context).photos:
+            return allowed(cls, "The list is empty: add photos first")
         return super().poll(context)
 
 
@@ -71,14 +73,14 @@ class MGCFACE_OT_add_photos(_NotWhileRunning, bpy.types.Operator):
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
     filter_glob: StringProperty(default=";".join(f"*{s}" for s in SUFFIXES), options={"HIDDEN"})
 
-    def invoke(self, context: Context, event: bpy.types.Event) -> set[str]:
+    def invoke(self, context: Context, event: bpy.types.Event) -> Answer:
         if self.files:
             # Dropped onto the panel: the files are there already.
             return self.execute(context)
-        context.window_manager.fileselect_add(self)
+        sure(context.window_manager).fileselect_add(self)
         return {"RUNNING_MODAL"}
 
-    def execute(self, context: Context) -> set[str]:
+    def execute(self, context: Context) -> Answer:
         folder = bpy.path.abspath(self.directory)
         added, problem = add_to_list(context, [os.path.join(folder, file.name) for file in self.files if file.name])
         if problem:
@@ -92,8 +94,8 @@ class MGCFACE_OT_paste_photo(_NotWhileRunning, bpy.types.Operator):
     bl_idname = "mgcface.paste_photo"
     bl_label = "Paste Photo Path"
 
-    def execute(self, context: Context) -> set[str]:
-        paths = paths_in(context.window_manager.clipboard)
+    def execute(self, context: Context) -> Answer:
+        paths = paths_in(sure(context.window_manager).clipboard)
         if not paths:
             self.report({"WARNING"}, "The clipboard holds no path: copy the path of a photo first.")
             return {"CANCELLED"}
@@ -109,8 +111,8 @@ class MGCFACE_OT_remove_photo(_NeedsPhotos, bpy.types.Operator):
     bl_idname = "mgcface.remove_photo"
     bl_label = "Remove Photo"
 
-    def execute(self, context: Context) -> set[str]:
-        state = context.window_manager.mgcface
+    def execute(self, context: Context) -> Answer:
+        state = properties.state(context)
         state.photos.remove(state.active)
         state.active = max(0, min(state.active, len(state.photos) - 1))
         return {"FINISHED"}
@@ -122,8 +124,8 @@ class MGCFACE_OT_clear_photos(_NeedsPhotos, bpy.types.Operator):
     bl_idname = "mgcface.clear_photos"
     bl_label = "Remove All Photos"
 
-    def execute(self, context: Context) -> set[str]:
-        context.window_manager.mgcface.photos.clear()
+    def execute(self, context: Context) -> Answer:
+        properties.state(context).photos.clear()
         return {"FINISHED"}
 
 
@@ -135,8 +137,8 @@ class MGCFACE_OT_move_photo(_NeedsPhotos, bpy.types.Operator):
 
     direction: EnumProperty(items=(("UP", "Up", ""), ("DOWN", "Down", "")))
 
-    def execute(self, context: Context) -> set[str]:
-        state = context.window_manager.mgcface
+    def execute(self, context: Context) -> Answer:
+        state = properties.state(context)
         target = state.active + (-1 if self.direction == "UP" else 1)
         if not 0 <= target < len(state.photos):
             return {"CANCELLED"}

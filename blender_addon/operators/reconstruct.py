@@ -12,15 +12,19 @@ import bpy
 from bpy.props import CollectionProperty, StringProperty
 from mathutils import Euler
 
-from .. import naming, service
+from .. import naming, properties, service
 from ..jobs import Job
 from ..link import events
 from ..scene.build import BuildOptions, world_box
 from ..scene.camera import look_through
 from ..scene.refit import RefitError, build_options, family
+from ..typed import Operator, sure
+from . import allowed
 
 if TYPE_CHECKING:
     from bpy.types import Context, Event
+
+    from ..typed import Answer
 
 # Seconds between two looks at what has arrived.
 TICK_S = 0.02
@@ -30,7 +34,7 @@ FRAMED = 2.2
 FRONT_VIEW = (math.radians(82.0), 0.0, math.radians(25.0))
 
 
-class _Runs:
+class _Runs(Operator):
     """Runs a job: modal with a window, in a loop without one. Subclasses make the job."""
 
     _job: Job | None = None
@@ -39,17 +43,17 @@ class _Runs:
     def make_job(self, context: Context) -> Job:
         raise NotImplementedError
 
-    def invoke(self, context: Context, event: Event) -> set[str]:
+    def invoke(self, context: Context, event: Event) -> Answer:
         job = self._begin(context)
         if job is None:
             return {"CANCELLED"}
-        manager = context.window_manager
+        manager = sure(context.window_manager)
         self._timer = manager.event_timer_add(TICK_S, window=context.window)
         manager.modal_handler_add(self)
         return {"RUNNING_MODAL"}
 
-    def modal(self, context: Context, event: Event) -> set[str]:
-        job, state = self._job, context.window_manager.mgcface
+    def modal(self, context: Context, event: Event) -> Answer:
+        job, state = self._job, properties.state(context)
         if job is None or not state.running:
             self._clean_up(context)
             return {"CANCELLED"}
@@ -64,7 +68,7 @@ class _Runs:
         redraw(context)
         return self._end(context) if over else {"PASS_THROUGH"}
 
-    def execute(self, context: Context) -> set[str]:
+    def execute(self, context: Context) -> Answer:
         job = self._begin(context)
         if job is None:
             return {"CANCELLED"}
@@ -87,31 +91,30 @@ class _Runs:
         try:
             job = self.make_job(context)
         except RefitError as error:
-            self.report({"ERROR"}, str(error))  # type: ignore[attr-defined]
+            self.report({"ERROR"}, str(error))
             return None
         self._job = job
         job.start()
         return job
 
-    def _end(self, context: Context) -> set[str]:
-        job, state = self._job, context.window_manager.mgcface
+    def _end(self, context: Context) -> Answer:
+        job, state = self._job, properties.state(context)
         self._clean_up(context)
         assert job is not None and job.ended is not None
         if job.ended.kind == events.CANCELLED:
-            self.report({"INFO"}, "Cancelled")  # type: ignore[attr-defined]
+            self.report({"INFO"}, "Cancelled")
         elif state.failed:
             # Without a window this raises RuntimeError with the sentence, as scripts expect.
-            self.report({"ERROR"}, state.result)  # type: ignore[attr-defined]
+            self.report({"ERROR"}, state.result)
         else:
-            level = "WARNING" if job.problems else "INFO"
-            self.report({level}, state.result)  # type: ignore[attr-defined]
+            self.report({"WARNING" if job.problems else "INFO"}, state.result)
         if job.made:
             show(context)
         return {"FINISHED"} if job.made else {"CANCELLED"}
 
     def _clean_up(self, context: Context) -> None:
         if self._timer is not None:
-            context.window_manager.event_timer_remove(self._timer)
+            sure(context.window_manager).event_timer_remove(self._timer)
         self._timer = self._job = None
 
 
@@ -129,7 +132,7 @@ class MGCFACE_OT_reconstruct(_Runs, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: Context) -> bool:
-        state = context.window_manager.mgcface
+        state = properties.state(context)
         reason = service.missing()
         if state.running:
             reason = "A reconstruction is running: wait for it, or cancel it"
@@ -140,12 +143,10 @@ class MGCFACE_OT_reconstruct(_Runs, bpy.types.Operator):
         elif not reason and not state.photos and context.area is not None:
             # Scripts name their photos themselves, so only the button asks for the list.
             reason = "The list is empty: add photos first"
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
+        return allowed(cls, reason)
 
     def make_job(self, context: Context) -> Job:
-        options = context.scene.mgcface
+        options = properties.options(context)
         backend = {
             "model": options.model,
             "texture_size": int(options.texture_size),
@@ -162,7 +163,7 @@ class MGCFACE_OT_reconstruct(_Runs, bpy.types.Operator):
         photos = self._named_photos()
         listed = [-1] * len(photos)
         if not photos:
-            photos = [photo.path for photo in context.window_manager.mgcface.photos]
+            photos = [photo.path for photo in properties.state(context).photos]
             listed = list(range(len(photos)))
         if not photos:
             raise RefitError("There is no photo to work on: add photos to the list or name one as filepath.")
@@ -187,13 +188,11 @@ class MGCFACE_OT_refit(_Runs, bpy.types.Operator):
         reason = service.missing()
         if active_head(context) is None:
             reason = "Choose a head that was made here: none is active"
-        elif context.window_manager.mgcface.running:
+        elif properties.state(context).running:
             reason = "A reconstruction is running: wait for it, or cancel it"
         elif context.mode != "OBJECT":
             reason = "Leave the current mode for object mode first"
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
+        return allowed(cls, reason)
 
     def make_job(self, context: Context) -> Job:
         head = active_head(context)
@@ -213,13 +212,10 @@ class MGCFACE_OT_cancel(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: Context) -> bool:
-        state = context.window_manager.mgcface
-        if not state.running:
-            cls.poll_message_set("Nothing is running")
-        return state.running
+        return allowed(cls, "" if properties.state(context).running else "Nothing is running")
 
-    def execute(self, context: Context) -> set[str]:
-        context.window_manager.mgcface.cancelling = True
+    def execute(self, context: Context) -> Answer:
+        properties.state(context).cancelling = True
         return {"FINISHED"}
 
 
@@ -232,17 +228,16 @@ class MGCFACE_OT_look_through(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: Context) -> bool:
-        if photo_camera(context) is None:
-            cls.poll_message_set("Choose a head that came with a camera: none is active")
-            return False
-        return True
+        none = photo_camera(context) is None
+        return allowed(cls, "Choose a head that came with a camera: none is active" if none else "")
 
-    def execute(self, context: Context) -> set[str]:
+    def execute(self, context: Context) -> Answer:
         camera = photo_camera(context)
         assert camera is not None
-        look_through(context.scene, camera)
-        if context.area is not None and context.area.type == "VIEW_3D":
-            context.space_data.region_3d.view_perspective = "CAMERA"
+        look_through(sure(context.scene), camera)
+        space = context.space_data
+        if isinstance(space, bpy.types.SpaceView3D):
+            sure(space.region_3d).view_perspective = "CAMERA"
         return {"FINISHED"}
 
 
@@ -264,15 +259,14 @@ def photo_camera(context: Context) -> bpy.types.Object | None:
 
 def show(context: Context) -> None:
     """Bring the new head into the viewport that the button is in: framed, its texture visible in solid shading."""
-    head = active_head(context)
-    if head is None or context.area is None or context.area.type != "VIEW_3D":
+    head, space = active_head(context), context.space_data
+    if head is None or not isinstance(space, bpy.types.SpaceView3D):
         return
-    space = context.space_data
     if space.shading.type == "SOLID" and space.shading.color_type == "MATERIAL":
         space.shading.color_type = "TEXTURE"
     # The head's place in the world follows from its root, which was just made.
-    context.view_layer.update()
-    view = space.region_3d
+    sure(context.view_layer).update()
+    view = sure(space.region_3d)
     if view.view_perspective != "CAMERA":
         low, high = world_box(head)
         view.view_location = ((low + high) / 2.0).tolist()
@@ -282,7 +276,7 @@ def show(context: Context) -> None:
 
 def redraw(context: Context) -> None:
     """Every viewport's sidebar, in every window."""
-    for window in context.window_manager.windows:
+    for window in sure(context.window_manager).windows:
         for area in window.screen.areas:
             if area.type in ("VIEW_3D", "PREFERENCES"):
                 area.tag_redraw()

@@ -16,10 +16,10 @@ class MGCFACE_MT_presets(bpy.types.Menu):
     bl_label = "Presets"
     preset_subdir = FOLDER
     preset_operator = "script.execute_preset"
-    draw = bpy.types.Menu.draw_preset
+    draw = bpy.types.Menu.draw_preset  # type: ignore[assignment] # it calls its parameter otherwise
 
 
-class MGCFACE_OT_add_preset(AddPresetBase, bpy.types.Operator):
+class MGCFACE_OT_add_preset(AddPresetBase, bpy.types.Operator):  # type: ignore[misc] # its methods have no return type
     """Keep these options as a preset, or remove the chosen one"""
 
     bl_idname = "mgcface.add_preset"
@@ -43,8 +43,8 @@ CLASSES = (MGCFACE_MT_presets, MGCFACE_OT_add_preset)
 
 
 def register() -> None:
-    bpy.utils.register_preset_path(str(Path(__file__).parents[1]))
+    bpy.utils.register_preset_path(str(Path(__file__).parents[1]))  # type: ignore[attr-defined]
 
 
 def unregister() -> None:
-    bpy.utils.unregister_preset_path(str(Path(__file__).parents[1]))
+    bpy.utils.unregister_preset_path(str(Path(__file__).parents[1]))  # type: ignore[attr-defined]

@@ -17,6 +17,7 @@ import numpy as np
 from mathutils import Matrix
 
 from .. import naming
+from ..typed import sure
 from . import axes, camera, light, material, mesh
 from .head_data import Head, layout
 
@@ -97,7 +98,7 @@ class Builder:
             parts.append(sun)
         self.collection = _collect(head, parts, root)
         yield
-        scene = bpy.context.scene
+        scene = sure(bpy.context.scene)
         if options.placement == "ORIGIN":
             step_aside(root, scene.objects, scale)
         first = not any(other.get(naming.ROLE) == naming.HEAD for other in scene.objects)
@@ -180,7 +181,7 @@ def _collect(head: Head, parts: list[bpy.types.Object], root: bpy.types.Object) 
 
 def select_only(obj: bpy.types.Object) -> None:
     """The new head is what the artist wants to work with; in a mode other than object mode nothing is changed."""
-    view_layer = bpy.context.view_layer
+    view_layer = sure(bpy.context.view_layer)
     if bpy.context.mode != "OBJECT" or obj.name not in view_layer.objects:
         return
     for other in view_layer.objects.selected:

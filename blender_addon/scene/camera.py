@@ -44,6 +44,7 @@ def make_camera(head: Head, scale: float) -> bpy.types.Object:
 def set_lens(obj: bpy.types.Object, camera: Camera, scale: float) -> None:
     """Focal length, shift and place, so that the head falls on the photo to the pixel."""
     data = obj.data
+    assert isinstance(data, bpy.types.Camera)
     # The frame's longer side is the one that Blender measures the lens and the shift by.
     data.sensor_fit = "HORIZONTAL" if camera.width >= camera.height else "VERTICAL"
     data.sensor_width = data.sensor_height = SENSOR_MM
@@ -61,7 +62,7 @@ def photo_image(head: Head) -> bpy.types.Image | None:
         image = bpy.data.images.new(os.path.basename(head.photo), head.camera.width, head.camera.height)
         image[naming.PHOTO] = head.photo
         image[naming.UNFINISHED] = True
-        image.pack(data=head.upright, data_len=len(head.upright))
+        image.pack(data=head.upright, data_len=len(head.upright))  # type: ignore[arg-type] # Blender takes bytes
         image.source = "FILE"
     elif os.path.isfile(head.photo):
         image = bpy.data.images.load(head.photo, check_existing=True)

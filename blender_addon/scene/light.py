@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import bpy
 import numpy as np
 from mathutils import Vector
 
 from .. import naming
+from ..typed import sure
 from .axes import direction_to_blender
 from .harmonics import PhotoLight, photo_light
 from .head_data import Head
@@ -30,6 +32,7 @@ def make_sun(head: Head, scale: float) -> bpy.types.Object | None:
         return None
     light = photo_light(head.light)
     data = bpy.data.lights.new(f"{head.name} sun", "SUN")
+    assert isinstance(data, bpy.types.SunLight)
     data[naming.UNFINISHED] = True
     obj = bpy.data.objects.new(data.name, data)
     obj[naming.UNFINISHED] = True
@@ -42,9 +45,10 @@ def make_sun(head: Head, scale: float) -> bpy.types.Object | None:
 def set_sun(obj: bpy.types.Object, light: PhotoLight, scale: float) -> None:
     """Strength, colour and direction of an existing sun."""
     strength, color = split(light.sun)
-    obj.data.energy = strength * STRENGTH_OF_ONE
-    obj.data.color = color
-    towards = Vector(direction_to_blender(light.direction))
+    # Any: the artist may have made another kind of light of it.
+    data: Any = obj.data
+    data.energy, data.color = strength * STRENGTH_OF_ONE, color
+    towards = Vector(direction_to_blender(light.direction).tolist())
     obj.rotation_mode = "QUATERNION"
     # A light shines along its -Z.
     obj.rotation_quaternion = towards.to_track_quat("Z", "Y")
@@ -64,17 +68,19 @@ def set_ambient(scene: bpy.types.Scene, head: Head) -> None:
     strength, color = split(photo_light(head.light).ambient)
     background = _background(scene.world)
     if background is not None:
-        background.inputs["Color"].default_value = (*color, 1.0)
-        background.inputs["Strength"].default_value = strength
+        inputs: Any = background.inputs
+        inputs["Color"].default_value, inputs["Strength"].default_value = (*color, 1.0), strength
 
 
 def untouched(world: bpy.types.World) -> bool:
     """Whether it is the grey world that every new file has."""
     background = _background(world)
-    if background is None or len(world.node_tree.nodes) != 2 or background.inputs["Color"].is_linked:
+    if background is None or len(sure(world.node_tree).nodes) != 2:
         return False
-    color = np.array(background.inputs["Color"].default_value[:3])
-    return bool(np.allclose(color, FACTORY_GREY, atol=1e-4)) and background.inputs["Strength"].default_value == 1.0
+    inputs: Any = background.inputs
+    color, strength = inputs["Color"], inputs["Strength"].default_value
+    grey = not color.is_linked and np.allclose(color.default_value[:3], FACTORY_GREY, atol=1e-4)
+    return grey and strength == 1.0
 
 
 def _background(world: bpy.types.World) -> bpy.types.Node | None:

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import bpy
 
 from .. import naming
+from ..typed import sure
 from .head_data import EYES, MOUTH, SKIN, Head, Picture
 
 
@@ -66,7 +68,7 @@ def repack(image: bpy.types.Image, data: bytes) -> None:
     if image.packed_file is not None:
         # A second pack would be ignored while the first is there.
         image.unpack(method="REMOVE")
-    image.pack(data=data, data_len=len(data))
+    image.pack(data=data, data_len=len(data))  # type: ignore[arg-type] # Blender takes bytes
     image.source = "FILE"
     # What was decoded or drawn before is the old picture.
     image.buffers_free()
@@ -93,9 +95,10 @@ def _material(name: str, look: Look, image: bpy.types.Image | None, scale: float
     if bpy.app.version < (5, 0, 0):
         # From 5.0 every material has nodes, and saying so is deprecated.
         material.use_nodes = True
-    tree = material.node_tree
+    tree = sure(material.node_tree)
     shader = next(node for node in tree.nodes if node.type == "BSDF_PRINCIPLED")
-    inputs = shader.inputs
+    # Any: Blender's types know no sockets' values and not which node comes back.
+    inputs: Any = shader.inputs
     inputs["Base Color"].default_value = (*look.color, 1.0)
     inputs["Roughness"].default_value = look.roughness
     inputs["Subsurface Weight"].default_value = look.subsurface
@@ -105,7 +108,7 @@ def _material(name: str, look: Look, image: bpy.types.Image | None, scale: float
     if look.subsurface:
         inputs["Specular IOR Level"].default_value = SKIN_SPECULAR
     if image is not None:
-        texture = tree.nodes.new("ShaderNodeTexImage")
+        texture: Any = tree.nodes.new("ShaderNodeTexImage")
         texture.location = TEXTURE_NODE_AT
         texture.image = image
         tree.links.new(texture.outputs["Color"], inputs["Base Color"])

@@ -45,6 +45,7 @@ def set_confidence(mesh: bpy.types.Mesh, values: np.ndarray | None) -> None:
         return
     if attribute is None:
         attribute = mesh.attributes.new(naming.CONFIDENCE, "FLOAT", "POINT")
+    assert isinstance(attribute, bpy.types.FloatAttribute)
     attribute.data.foreach_set("value", values)
 
 
@@ -60,9 +61,10 @@ def add_shape_keys(obj: bpy.types.Object, head: Head, layout: Layout, positions:
         set_value(key, value)
         if index % KEYS_PER_STEP == KEYS_PER_STEP - 1:
             yield
-    key_blocks = obj.data.shape_keys.key_blocks
-    key_blocks[0].points.foreach_set("co", flat)
-    obj.data.shape_keys.use_relative = True
+    mesh = obj.data
+    assert isinstance(mesh, bpy.types.Mesh) and mesh.shape_keys is not None
+    mesh.shape_keys.key_blocks[0].points.foreach_set("co", flat)
+    mesh.shape_keys.use_relative = True
     obj.active_shape_key_index = 0
 
 
@@ -73,9 +75,8 @@ def set_value(key: bpy.types.ShapeKey, value: float) -> None:
     key.value = value
 
 
-def update_mesh(obj: bpy.types.Object, head: Head, layout: Layout, positions: np.ndarray) -> Iterator[None]:
-    """The head of another fit in the same object; keys of the artist's own keep what they add to the basis."""
-    mesh = obj.data
+def update_mesh(mesh: bpy.types.Mesh, head: Head, layout: Layout, positions: np.ndarray) -> Iterator[None]:
+    """The head of another fit in the same mesh; keys of the artist's own keep what they add to the basis."""
     keys = mesh.shape_keys
     if keys is None:
         mesh.vertices.foreach_set("co", positions.ravel())

@@ -52,16 +52,17 @@ class Refitter:
         if obj.mode != "OBJECT":
             raise RefitError(f"{self._name} is in another mode: leave it for object mode and click Refit again.")
         shape = layout(head.model, options.eyes, options.scale)
-        if len(obj.data.vertices) != len(shape.vertices):
+        data = obj.data
+        if not isinstance(data, bpy.types.Mesh) or len(data.vertices) != len(shape.vertices):
             raise RefitError(
                 f"{self._name} has another number of vertices than it was made with, so it cannot be updated: "
                 "reconstruct the photo again."
             )
         positions = head.positions(shape, options.scale)
-        yield from mesh.update_mesh(obj, head, shape, positions)
-        mesh.set_confidence(obj.data, head.vertex_confidence(shape))
+        yield from mesh.update_mesh(data, head, shape, positions)
+        mesh.set_confidence(data, head.vertex_confidence(shape))
         yield
-        material.update_images(obj.data, head)
+        material.update_images(data, head)
         yield
         for other in family(obj):
             if other.get(naming.ROLE) == naming.CAMERA:
