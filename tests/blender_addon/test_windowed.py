@@ -1,7 +1,6 @@
-"""Runs `window/artist.py` in Blender with a real window under a virtual screen, with clicks and pictures.
+"""Runs the steps of `window/` in Blender with a real window under a virtual screen, with clicks and pictures.
 
-Needs a folder that holds such a Blender, named by MGCFACE_BLENDER_WINDOW, and the scripts that make and drive it
-in ../shared/tools/blender.
+Needs root and the folder that scripts/blender_window.py makes.
 """
 
 from __future__ import annotations
@@ -16,57 +15,97 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from screen import blender_window, link_engine, screen
 
-SCRIPTS = ROOT.parent / "shared" / "tools" / "blender"
-STEPS = Path(__file__).with_name("window") / "artist.py"
-# Where the steps look for their files, inside that Blender's root.
-FILES = "tmp/mgcface-window"
-LIMIT_S = 600
+from backend.protocol.client import Client
+from backend.protocol.connection import read_connection
+from backend.protocol.messages import TERMINAL
 
-
-@pytest.fixture
-def window_root() -> Path:
-    named = os.environ.get("MGCFACE_BLENDER_WINDOW", "")
-    if not named or not (Path(named) / ".complete").exists():
-        pytest.skip("no windowed Blender is named by MGCFACE_BLENDER_WINDOW")
-    if not (SCRIPTS / "gui-shot.sh").exists():
-        pytest.skip("the scripts that drive a windowed Blender are not here")
-    return Path(named)
+PHOTO = ROOT / "examples" / "astronaut.jpg"
+# Enough photos that Blender can end in the middle of them.
+PHOTOS = 4
+LIMIT_S = 600.0
+BACKEND_S = 120.0
 
 
 @pytest.fixture
-def backend(window_root):
-    """A backend outside of that root, its connection file and a photo inside."""
-    folder = window_root / FILES
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    shutil.copy(ROOT / "examples" / "astronaut.jpg", folder)
-    file = folder / "connection.json"
+def root() -> Path:
+    place = blender_window.folder()
+    if not blender_window.is_complete(place):
+        pytest.skip("no windowed Blender is here: sudo python3 scripts/blender_window.py")
+    if os.geteuid() != 0:
+        pytest.skip("a windowed Blender runs as root only")
+    return Path(os.path.realpath(place))
+
+
+@pytest.fixture
+def display(root):
+    with screen(root) as display:
+        for number in range(PHOTOS):
+            shutil.copy(PHOTO, display.folder / f"astronaut-{number}.jpg")
+        yield display
+
+
+@pytest.fixture
+def backend(display):
+    """A backend outside of that Debian; its connection file lies beside the steps."""
+    file = display.folder / "connection.json"
     process = subprocess.Popen([sys.executable, "-m", "backend.cli", "serve", "--connection-file", str(file)], cwd=ROOT)
-    end = time.monotonic() + 120
-    while not file.exists() and time.monotonic() < end:
-        time.sleep(0.1)
-    yield process
-    process.terminate()
-    process.wait()
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        end = time.monotonic() + BACKEND_S
+        while not file.exists() and time.monotonic() < end:
+            time.sleep(0.1)
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(BACKEND_S)
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    return tmp_path / "pictures"
 
 
 def test_an_artists_first_minutes_and_everything_that_may_go_wrong(
-    window_root, backend, archive, tmp_path, record_property
+    display, backend, archive, pictures, record_property
 ):
-    out = tmp_path / "pictures"
-    environment = os.environ | {"EXT_ZIP": str(archive), "GUI_LIMIT": str(LIMIT_S)}
-    command = ["bash", str(SCRIPTS / "gui-shot.sh"), str(window_root), str(STEPS), str(out)]
-    answer = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=LIMIT_S + 120, check=False
-    )
-    log = (out / "blender.log").read_text() if (out / "blender.log").exists() else ""
-    assert answer.returncode == 0, log[-6000:] + answer.stdout[-2000:] + answer.stderr[-2000:]
-    measured = json.loads((out / "measured.json").read_text())
+    ended = display.run("artist.py", archive, pictures, LIMIT_S)
+    assert ended.exit_code == 0, ended.log[-6000:]
+    measured = json.loads((pictures / "measured.json").read_text())
     assert not measured.pop("problems")
     for name, value in measured.items():
         record_property(name, value)
     assert backend.poll() is None, "the backend outlived everything that its client did"
-    for picture in ("1-installed", "2-photo", "3-progress", "4-head", "5-camera", "6-undone", "7-cancelled"):
-        assert (out / f"{picture}.png").stat().st_size > 20_000
+    names = "1-installed 2-photo 3-progress 4-head 5-camera 6-undone 7-cancelled 8-dropped 9-many"
+    for name in names.split():
+        assert (pictures / f"{name}.png").stat().st_size > 20_000
+
+
+def ended_well(ended) -> None:
+    """Blender ended by itself, and nothing of it is left."""
+    assert "LEAVING" in ended.log, ended.log[-6000:]
+    assert (ended.exit_code, ended.crash_files, ended.left) == (0, [], []), ended.log[-6000:]
+
+
+@pytest.mark.parametrize("way", ["quit", "close"])
+def test_blender_ends_in_the_middle_of_a_job_elsewhere(way, display, backend, archive, pictures):
+    """The backend drops the job of a client that has gone, and has time for the next one."""
+    ended = display.run("leaving.py", archive, pictures, LIMIT_S, way, "REMOTE", "connection.json")
+    ended_well(ended)
+    assert backend.poll() is None
+    with Client(read_connection(display.folder / "connection.json"), "next") as client:
+        began = time.monotonic()
+        job, seen = client.reconstruct([PHOTO], {"texture_size": 0}), []
+        while not any(message.id == job and message.type in TERMINAL for message in seen):
+            seen += client.poll(50)
+            assert time.monotonic() - began < BACKEND_S
+    assert seen[-1].type == "done" and seen[-1].body["faces"] == 1
+
+
+def test_a_backend_that_blender_started_ends_with_it(display, archive, pictures, record_property):
+    ended = display.run("leaving.py", archive, pictures, LIMIT_S, "quit", "PYTHON", link_engine(display))
+    ended_well(ended)
+    record_property("backend_gone_s", ended.all_gone_s)

@@ -11,6 +11,7 @@ themselves leave it to Blender.
 import csv
 import faulthandler
 import importlib
+import math
 import os
 import subprocess
 import sys
@@ -25,6 +26,7 @@ FIRST_S = 1.5
 STEP_S = 0.05
 # Text is read from a picture enlarged by this.
 ENLARGED = 2
+DESKTOP = ["/usr/bin/python3", os.path.join(os.path.dirname(os.path.abspath(__file__)), "desktop.py")]
 BUTTONS = {"LEFT": "1", "RIGHT": "3"}
 
 
@@ -79,8 +81,8 @@ class Driver:
         subprocess.run(["import", "-window", "root", path], check=True)
         return path
 
-    def find(self, text):
-        """Where the text stands on the screen, in pixels from its upper left; None when it does not."""
+    def find(self, text, near=(0, 0)):
+        """Where the text stands on the screen, in pixels from its upper left, nearest to a place; None if nowhere."""
         path = self.picture("reading.png")
         # The reader is trained on dark letters.
         change = ["-colorspace", "Gray", "-negate", "-resize", f"{100 * ENLARGED}%"]
@@ -91,6 +93,7 @@ class Driver:
         rows = [row for row in csv.DictReader(table.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)]
         words = [row for row in rows if (row["text"] or "").strip()]
         wanted = text.split()
+        places = []
         for first in range(len(words) - len(wanted) + 1):
             found = words[first : first + len(wanted)]
             lines = {(row["block_num"], row["par_num"], row["line_num"]) for row in found}
@@ -98,8 +101,8 @@ class Driver:
                 left, top = (min(int(row[side]) for row in found) for side in ("left", "top"))
                 right = max(int(row["left"]) + int(row["width"]) for row in found)
                 bottom = max(int(row["top"]) + int(row["height"]) for row in found)
-                return (left + right) / 2 / ENLARGED, (top + bottom) / 2 / ENLARGED
-        return None
+                places.append(((left + right) / 2 / ENLARGED, (top + bottom) / 2 / ENLARGED))
+        return min(places, key=lambda place: math.dist(place, near), default=None)
 
     def move(self, x, y):
         xdotool("mousemove", round(x), round(y))
@@ -115,8 +118,8 @@ class Driver:
         xdotool("mouseup", BUTTONS[button])
         yield 0.2
 
-    def click_text(self, text):
-        place = self.find(text)
+    def click_text(self, text, near=(0, 0)):
+        place = self.find(text, near)
         if place is None:
             raise LookupError(f"{text!r} is not on the screen")
         say(f"click {text!r} at {place}")
@@ -124,6 +127,20 @@ class Driver:
 
     def press(self, key):
         xdotool("key", key)
+
+    # -- the desktop, a program that runs while Blender answers it ---------------------------------
+
+    def drop(self, path, x, y):
+        """Drag a file from the desktop to that place."""
+        process = subprocess.Popen([*DESKTOP, "drop", path, str(round(x)), str(round(y))])
+        while process.poll() is None:
+            yield 0.02
+        if process.returncode:
+            raise RuntimeError(f"{path} could not be dropped at {x}, {y}")
+
+    def close_window(self):
+        """As by the cross in its title bar."""
+        subprocess.Popen([*DESKTOP, "close"])
 
 
 def xdotool(*words):

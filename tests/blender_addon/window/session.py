@@ -1,6 +1,6 @@
 """The first process of a windowed test: runs a screen and Blender, and sees what Blender leaves behind.
 
-Runs with Python's standard library in the folder of scripts/blender_window.py, as process 1 of a process space
+Runs in the folder of scripts/blender_window.py, as process 1 of a process space
 of its own: whatever is still there when it ends, ends with it. Its one argument is a folder with ``session.json``
 (steps, arguments, limit_s, archive) that takes the pictures, ``blender.log`` and ``ended.json`` in ``out``.
 """
@@ -12,6 +12,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from Xlib.display import Display
 
 SCREEN = "1600x1000x24"
 # Seconds that the screen may take to come, and that processes of a Blender that has ended may.
@@ -36,6 +38,9 @@ def main(folder: Path) -> int:
         "MESA_SHADER_CACHE_DIR": "/var/cache/mesa",
     }
     screen, os.environ["DISPLAY"] = start_screen(folder / "out" / "screen.log")
+    # Blender can be closed by the desktop only where the desktop was there first.
+    desktop = Display()
+    desktop.intern_atom("WM_DELETE_WINDOW")
     with open(folder / "out" / "blender.log", "wb") as log:
         if wanted["archive"]:
             install = ["blender", "--offline-mode", "--command", "extension", "install-file", "-r", "user_default"]
@@ -53,6 +58,7 @@ def main(folder: Path) -> int:
     answer = {"exit_code": code, "all_gone_s": round(time.monotonic() - ended, 2), "left": left}
     answer["crash_files"] = [path.name for path in (folder / "tmp").glob("*.crash.txt")]
     (folder / "out" / "ended.json").write_text(json.dumps(answer))
+    desktop.close()
     return 0
 
 
