@@ -33,7 +33,7 @@ DEFAULT_OPTIONS: dict[str, Any] = {
 
 @dataclass
 class JobPhoto:
-    """One photo of a job. ``source`` is the path of a file or the bytes of one; ``faces_told`` have reached the client."""
+    """One photo of a job. ``source`` is the path of a file or the bytes of one; the client has ``faces_told``."""
 
     index: int
     name: str

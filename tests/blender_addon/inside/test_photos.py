@@ -88,7 +88,7 @@ def test_several_people_stand_side_by_side_in_the_order_of_the_list(heads_folder
 
 
 def test_from_click_to_head_costs_little_more_than_the_engine(heads_folder, addon, record_property):
-    """The issue's figure is 0.3 s over the engine's own time; the best of five, because other work shares the machine."""
+    """At most 0.3 s over the engine's own time is wanted; the best of five, because other work shares the machine."""
     jobs, build = addon("jobs"), addon("scene.build")
     photo, extra = str(heads_folder / "astronaut.jpg"), []
     for _ in range(6):
