@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backend.commands import console
 from backend.commands.console import Interrupt, UsageError
 from backend.commands.progress import photo_bar
 from backend.errors import MgcFaceError
+
+if TYPE_CHECKING:
+    from backend.vision.detector import DetectorName
 
 # Version of the document that --json prints.
 REPORT_VERSION = 1
@@ -27,7 +30,7 @@ class Request:
     model: str = "open-head"
     texture_size: int | None = 1024
     device: str = "auto"
-    detector: str = "mediapipe"
+    detector: DetectorName = "mediapipe"
     all_faces: bool = False
     formats: tuple[str, ...] = ()
     stages: tuple[str, ...] = STAGES

@@ -29,7 +29,7 @@ from backend.reconstruction.texture import bake_texture, warm_up
 from backend.reconstruction.texture_raster import serial_bands
 from backend.rendering.cpu_backend import thread_count
 from backend.vision.decode import load_photo
-from backend.vision.detector import make_detector
+from backend.vision.detector import DetectorName, make_detector
 from backend.vision.photo import DetectedFace, Photo
 
 STAGES = ("detect", "fit", "texture")
@@ -81,7 +81,7 @@ class Pipeline:
         self,
         model: str | Path | FaceModel = "open-head",
         device: str = "auto",
-        detector: str = "mediapipe",
+        detector: DetectorName = "mediapipe",
         texture_size: int | None = 1024,
         stages: Iterable[str] = STAGES,
     ) -> None:
@@ -170,16 +170,21 @@ class Pipeline:
 
     def fit(self, group: list[PhotoOutcome], steps: Steps) -> None:
         """Solve all faces of a group in one batch."""
-        found = [(outcome, face) for outcome in group if outcome.error is None for face in outcome.faces]
+        found = [
+            (outcome, outcome.photo, face)
+            for outcome in group
+            if outcome.error is None and outcome.photo is not None
+            for face in outcome.faces
+        ]
         if not found:
             return
         steps.report(found[0][0].index, "fit", 0.4)
         started = time.perf_counter()
-        observations = [observe(outcome.photo, face, self.fitter.lm.name) for outcome, face in found]
+        observations = [observe(photo, face, self.fitter.lm.name) for _, photo, face in found]
         solve = self.fitter.fit if "fit" in self.stages else self.fitter.pose
         results = solve(observations)
         share = elapsed_ms(started) / len(found)
-        for (outcome, face), observation, result in zip(found, observations, results):
+        for (outcome, _, face), observation, result in zip(found, observations, results):
             outcome.timings_ms["fit"] = outcome.timings_ms.get("fit", 0.0) + share
             outcome.reconstructions.append(self.assemble(outcome, face, observation, result))
 

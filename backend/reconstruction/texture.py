@@ -117,14 +117,14 @@ def prepare_layers(view: View, camera: Camera, model: FaceModel, surface: Surfac
     metres_per_pixel = float(np.median(view.depth)) / (camera.focal_px * view.scale)
     view = replace(view, weight=without_leak(view, surface, metres_per_pixel))
     geometric, shown = vertex_colors(view, view.weight)
-    light = log_of_root(geometric)
+    logs = log_of_root(geometric)
 
     def believe(skin: SkinModel) -> np.ndarray:
-        glasses = dark_glasses(light, shown, skin, surface)
-        doubt = lopsided(light, shown, skin, surface)
+        glasses = dark_glasses(logs, shown, skin, surface)
+        doubt = lopsided(logs, shown, skin, surface)
         return skin_weight(view, surface, skin, model.triangles, metres_per_pixel, glasses, doubt)
 
-    skin = fit_skin(light, surface.trust * shown, view.normals)
+    skin = fit_skin(logs, surface.trust * shown, view.normals)
     belief = view.weight * believe(skin)
     # Once more, now that hair and things before the face are known: they bent the first fit.
     colors, seen = vertex_colors(view, belief)
@@ -153,7 +153,7 @@ def vertex_colors(view: View, weight: np.ndarray) -> tuple[np.ndarray, np.ndarra
     seen : (V,) float64 in [0, 1]
     """
     root = np.sqrt(LINEAR_OF_BYTE)[view.image]
-    stack = np.concatenate([root * weight[..., None], weight[..., None]], axis=2)
+    stack: np.ndarray = np.dstack([root * weight[..., None], weight])
     stack = cv2.GaussianBlur(stack, (0, 0), VERTEX_BLUR)
     height, width = weight.shape
     column = np.clip(np.floor(view.points[:, 0]).astype(int), 0, width - 1)

@@ -178,11 +178,12 @@ def nearest_inside(empty: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndar
         empty.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
     filled = np.flatnonzero(~empty)
-    owner = np.zeros(labels.max() + 1, np.int32)
-    owner[labels.ravel()[filled]] = filled
+    label = np.asarray(labels, np.int32).ravel()
+    owner = np.zeros(label.max() + 1, np.int32)
+    owner[label[filled]] = filled
     near = distance.ravel() <= reach
     gutter = np.flatnonzero(empty.ravel() & near).astype(np.int32)
-    return gutter, owner[labels.ravel()[gutter]], np.flatnonzero(~near).astype(np.int32)
+    return gutter, owner[label[gutter]], np.flatnonzero(~near).astype(np.int32)
 
 
 def build_surface(model: FaceModel) -> Surface:

@@ -61,7 +61,7 @@ def _best_patch(view: View, belief: np.ndarray, surface: Surface) -> np.ndarray 
     inside = (view.points >= 0).all(axis=1) & (view.points < [belief.shape[1], belief.shape[0]]).all(axis=1)
     column, row = np.floor(view.points[inside]).astype(int).T
     trust[row, column] = surface.trust[inside]
-    trust = cv2.dilate(trust, np.ones((5, 5), np.uint8)) * belief
+    trust = np.multiply(cv2.dilate(trust, np.ones((5, 5), np.uint8)), belief)
     score = cv2.boxFilter(trust, -1, (side, side), borderType=cv2.BORDER_CONSTANT)
     row, column = np.unravel_index(int(score.argmax()), score.shape)
     if score[row, column] < 0.5:

@@ -270,7 +270,7 @@ def _forgive_spots(likely: np.ndarray, metres_per_pixel: float) -> np.ndarray:
     count, labels, stats, _ = cv2.connectedComponentsWithStats((likely < 0.5).astype(np.uint8), connectivity=8)
     extent = np.maximum(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT]) * metres_per_pixel
     small = (extent < SMALLEST_OCCLUDER) & (np.arange(count) > 0)
-    return np.where(small[labels], np.float32(1.0), likely)
+    return np.where(small[np.asarray(labels, np.int32)], np.float32(1.0), likely)
 
 
 def _without_slivers(likely: np.ndarray, feature: np.ndarray, metres_per_pixel: float) -> np.ndarray:

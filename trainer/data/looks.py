@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from backend.face_model.model import MOUTH, FaceModel
 from backend.vision.landmark_sets import IBUG68, LEFT_EYE, RIGHT_EYE
@@ -145,7 +145,7 @@ class Looks:
         made_up = rng.random() < MADE_UP
         reach = rng.uniform(0.0015, 0.004) if made_up else rng.uniform(0.0003, 0.0015)
         for line in self.lids:
-            away = cKDTree(densify(line)).query(self.model.mean)[0]
+            away = KDTree(densify(line)).query(self.model.mean)[0]
             dark = rng.uniform(0.3, 0.9) * np.exp(-((away / reach) ** 2))
             albedo *= 1.0 - dark[:, None]
 
@@ -198,8 +198,8 @@ def signed_distance(points: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """(V,) metres from the border of a set of vertices, negative inside it; infinite for an empty set."""
     if not inside.any() or inside.all():
         return np.full(len(points), -np.inf if inside.all() else np.inf)
-    outward = cKDTree(points[inside]).query(points)[0]
-    inward = cKDTree(points[~inside]).query(points)[0]
+    outward = KDTree(points[inside]).query(points)[0]
+    inward = KDTree(points[~inside]).query(points)[0]
     return np.where(inside, -inward, outward)
 
 
