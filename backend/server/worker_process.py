@@ -7,7 +7,6 @@ hangs ever holds the loop up.
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import subprocess
 import sys
@@ -23,9 +22,6 @@ log = logging.getLogger(__name__)
 
 # The folder that holds the package: `-m` looks in the current folder first, and that must not be a stranger's.
 ROOT = Path(backend.__file__).resolve().parents[1]
-# A worker shares the processor with Blender. PyTorch's threads that wait for each other by spinning then wait
-# for each other's turn instead: a fit of 35 ms took 1 to 12 s on two cores with other work. Asleep they wait well.
-ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 # What the worker prints in one line that is worth keeping.
 LONGEST_LINE = 500
 EXIT_PATIENCE_S = 2.0
@@ -55,7 +51,6 @@ class WorkerProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=ROOT,
-            env={**ENVIRONMENT, **os.environ},
             creationflags=flags,
         )
         self.threads = [
