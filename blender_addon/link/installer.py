@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .launcher import NO_CONSOLE, clean_environment
+from .launcher import NO_CONSOLE, clean_environment, start_process
 
 # MediaPipe, which finds the faces, has wheels for these; the first is tried first.
 SUPPORTED = ("3.11", "3.12", "3.10")
@@ -215,15 +215,7 @@ class Installation:
         with open(self.log_file, "ab") as log:
             log.write((" ".join(command) + "\n").encode())
             try:
-                self._process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    env=clean_environment(),
-                    creationflags=NO_CONSOLE,
-                    start_new_session=True,
-                )
+                self._process = start_process(command, subprocess.PIPE)
             except OSError as error:
                 self._process = None
                 log.write(f"{error}\n".encode())

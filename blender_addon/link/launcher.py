@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import IO
 
 # Variables that would make another Python load Blender's modules or another environment's.
 FOREIGN_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "VIRTUAL_ENV", "LD_PRELOAD")
@@ -53,16 +54,7 @@ class Launcher:
         try:
             # The child keeps its own handle of the file; ours is closed at once.
             with open(self.output_file, "wb") as output:
-                self.process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    cwd=self.connection_file.parent,
-                    env=clean_environment(),
-                    creationflags=NO_CONSOLE,
-                    start_new_session=True,
-                )
+                self.process = start_process(command, output, cwd=self.connection_file.parent)
         except OSError as error:
             raise LaunchError(
                 f"The backend could not be started ({error.strerror or error}): click Set Up Backend to repair it."
@@ -100,6 +92,22 @@ class Launcher:
     def kill(self) -> None:
         """For a process that does not answer any more."""
         self.end(patience_s=0.0)
+
+
+def start_process(
+    command: list[str], output: IO[bytes] | int, errors: int = subprocess.STDOUT, cwd: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a program of the backend's: no input, no window, nothing of Blender's around it; raises OSError."""
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=errors,
+        cwd=cwd,
+        env=clean_environment(),
+        creationflags=NO_CONSOLE,
+        start_new_session=True,
+    )
 
 
 def clean_environment() -> dict[str, str]:

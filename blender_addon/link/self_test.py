@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 
 from .installer import end_tree
-from .launcher import NO_CONSOLE, clean_environment
+from .launcher import start_process
 
 
 class SelfTest:
@@ -19,15 +19,7 @@ class SelfTest:
         self._output = tempfile.TemporaryFile()
         command = [python, "-m", "backend.cli", "doctor", "--json"]
         try:
-            self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=self._output,
-                stderr=subprocess.DEVNULL,
-                env=clean_environment(),
-                creationflags=NO_CONSOLE,
-                start_new_session=True,
-            )
+            self._process: subprocess.Popen[bytes] | None = start_process(command, self._output, errors=subprocess.DEVNULL)
         except OSError:
             self._process = None
 
