@@ -19,7 +19,7 @@ class SelfTest:
         self._output = tempfile.TemporaryFile()
         command = [python, "-m", "backend.cli", "doctor", "--json"]
         try:
-            self._process: subprocess.Popen[bytes] | None = start_process(command, self._output, errors=subprocess.DEVNULL)
+            self._process: subprocess.Popen[bytes] | None = start_process(command, self._output, subprocess.DEVNULL)
         except OSError:
             self._process = None
 
