@@ -12,7 +12,9 @@ import shutil
 import subprocess
 import sys
 
-from environment import ROOT, SetupError, run, say, version_of
+from blender_window import folder as window_folder
+from blender_window import outside_python
+from environment import ROOT, SetupError, loads, run, say, version_of
 
 # Blender's release, the Python that its module is built for.
 MODULES = {
@@ -20,6 +22,22 @@ MODULES = {
     "4.5": ("4.5.15", "3.11"),
     "5.0": ("5.0.1", "3.11"),
     "5.2": ("5.2.3", "3.13"),
+}
+# What Blender's module loads from the system on Linux: all of it ends the process, and not with a sentence.
+LIBRARIES = {
+    "libX11.so.6": "libx11-6",
+    "libXrender.so.1": "libxrender1",
+    "libXxf86vm.so.1": "libxxf86vm1",
+    "libXfixes.so.3": "libxfixes3",
+    "libXi.so.6": "libxi6",
+    "libXext.so.6": "libxext6",
+    "libxkbcommon.so.0": "libxkbcommon0",
+    "libgomp.so.1": "libgomp1",
+    "libSM.so.6": "libsm6",
+    "libICE.so.6": "libice6",
+    "libGL.so.1": "libgl1",
+    "libEGL.so.1": "libegl1",
+    "libEGL_mesa.so.0": "libegl-mesa0",
 }
 FOLDER_VARIABLE = "MGCFACE_BLENDER"
 
@@ -35,12 +53,19 @@ def prepare(version, parent):
     place = os.path.join(parent, version)
     python = os.path.join(place, "Scripts", "python.exe") if os.name == "nt" else os.path.join(place, "bin", "python")
     stamp = os.path.join(place, f"bpy-{release}.stamp")
-    if os.path.exists(stamp):
+    if os.path.exists(stamp) and version_of(python) == python_version:
         return python
+    check_libraries()
     shutil.rmtree(place, ignore_errors=True)
     say(f"Making {place} with Blender {release}")
-    run([find_python(python_version), "-m", "venv", place], f"Making {place} failed; check the disk.")
-    command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    base = find_python(python_version)
+    options, pip = [], ["-m", "pip"]
+    if base == outside_python(window_folder()):
+        # Debian keeps pip in a wheel of its own.
+        wheels = os.path.join(os.path.dirname(base), "..", "share", "python-wheels", "pip-*.whl")
+        options, pip = ["--without-pip"], [glob.glob(wheels)[0] + "/pip"]
+    run([base, "-m", "venv", *options, place], f"Making {place} failed; check the disk.")
+    command = [python, *pip, "install", "--quiet", "--disable-pip-version-check"]
     run(
         [*command, "bpy==" + release, "pytest==9.2.0"],
         f"Installing Blender {release} failed; read pip's message above, check the network and try again.",
@@ -50,10 +75,22 @@ def prepare(version, parent):
     return python
 
 
+def check_libraries():
+    """Name the Debian packages that are missing, all in one sentence."""
+    packages = [package for library, package in LIBRARIES.items() if not loads(library)]
+    if packages and sys.platform.startswith("linux"):
+        raise SetupError(
+            "Blender misses system packages; install them with `sudo apt-get install -y {}` (Debian, Ubuntu) and "
+            "run this again.".format(" ".join(packages))
+        )
+
+
 def find_python(version):
-    """A Python of exactly this version: this one, on the PATH, pyenv's, or one that uv brings."""
+    """A Python of exactly this version: this one, on the PATH, pyenv's, the windowed Blender's, or one of uv's."""
     names = [sys.executable, shutil.which("python" + version) or ""]
     names += sorted(glob.glob(os.path.expanduser(f"~/.pyenv/versions/{version}.*/bin/python")))
+    # Debian 12 has no Python 3.13 and the network may have none for uv, but Debian 13 has one.
+    names.append(outside_python(window_folder()))
     for name in names:
         if name and version_of(name) == version:
             return name
@@ -63,7 +100,7 @@ def find_python(version):
         return subprocess.check_output([uv, "python", "find", version]).decode().strip()
     raise SetupError(
         f"Python {version} is not here; install it, for example with `pip install uv` and "
-        f"`uv python install {version}`, and run this again."
+        f"`uv python install {version}` or, for 3.13, `sudo python3 scripts/blender_window.py`, and run this again."
     )
 
 

@@ -9,6 +9,7 @@ what Debian's developers have today. It takes about 1.4 GB and a few minutes, an
 A second call is quick.
 """
 
+import glob
 import os
 import shutil
 import subprocess
@@ -25,7 +26,12 @@ UNFINISHED = "unfinished\n"
 # Debian's Blender does not ask for the Python packages that the official one carries, nor for OpenGL in software.
 PACKAGES = (
     "blender python3-numpy python3-requests python3-cattr python3-zstandard libgl1-mesa-dri libgl1 libglx-mesa0 "
-    "libegl1 libegl-mesa0 xvfb xdotool imagemagick tesseract-ocr tesseract-ocr-eng python3-xlib"
+    "libegl1 libegl-mesa0 xvfb xdotool imagemagick tesseract-ocr tesseract-ocr-eng python3-xlib python3-pip-whl"
+).split()
+# What its Python brings along to run outside of the folder, for scripts/blender.py; all else is this machine's.
+PYTHON_LIBRARIES = (
+    "libc.so.6 libm.so.6 libdl.so.2 libpthread.so.0 librt.so.1 libresolv.so.2 libutil.so.1 libnss_dns.so.2 "
+    "libnss_files.so.2 libexpat.so.1 libz.so.1 libssl.so.3 libcrypto.so.3 libffi.so.8 libsqlite3.so.0 libzstd.so.1"
 ).split()
 DEBIAN = "http://deb.debian.org/debian"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -78,6 +84,7 @@ def prepare(suite, place):
     run_quietly([*apt, "update"], f"Debian's list of packages could not be read: {network}")
     run_quietly([*apt, "install", "-y", *PACKAGES], f"Blender could not be installed: {network}")
     run_quietly([*apt, "clean"], "Removing the downloaded packages failed; check the disk.")
+    write_outside_python(place)
     write(mark, recipe(suite))
 
 
@@ -157,6 +164,26 @@ def set_up_apt(place):
     mtab = os.path.join(place, "etc/mtab")
     if not os.path.lexists(mtab):
         os.symlink("/proc/self/mounts", mtab)
+
+
+def outside_python(place):
+    """The folder's Python as a program of this machine."""
+    return os.path.join(place, "usr", "bin", "python-outside")
+
+
+def write_outside_python(place):
+    """A program that starts it with its own C library, because this machine's may be too old for it."""
+    place = os.path.realpath(place)
+    libraries, found = os.path.join(place, "usr", "lib", "outside"), os.path.join(place, "usr", "lib")
+    os.makedirs(libraries, exist_ok=True)
+    for name in PYTHON_LIBRARIES:
+        for path in glob.glob(os.path.join(found, "*-linux-gnu", name)):
+            os.symlink(path, os.path.join(libraries, name))
+    (loader,) = glob.glob(os.path.join(place, "lib*", "ld-linux-*.so.*"))[:1]
+    program = outside_python(place)
+    start = f'"{loader}" --argv0 "$0" --library-path "{libraries}" "{place}/usr/bin/python3" "$@"'
+    write(program, f"#!/bin/sh\nexec {start}\n")
+    os.chmod(program, 0o755)
 
 
 def run_quietly(command, sentence):
