@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -77,6 +78,12 @@ class Launcher:
             return ""
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return lines[-1] if lines else ""
+
+    def wait(self, patience_s: float) -> None:
+        """Give the process a moment to end by itself."""
+        if self.process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(patience_s)
 
     def end(self, patience_s: float = PATIENCE_S) -> int | None:
         """Wait for the process to end by itself, then make it; its exit code, None when there was none."""

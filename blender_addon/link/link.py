@@ -30,6 +30,8 @@ TICK_S = 0.02
 START_S = 90.0
 # A backend that was running before is answering in less than this, or it is not there.
 GREETING_S = 1.5
+# A process that has closed its connections has ended by then.
+ENDING_S = 3.0
 # One that somebody else started is waited for: nothing can be started in its place.
 REMOTE_GREETING_S = 15.0
 
@@ -144,6 +146,9 @@ class Link:
             self.launcher.kill()
             raise LaunchError(FROZEN)
         if error.code == "lost":
+            if self.launcher is not None:
+                # The sockets of a process close a moment before it counts as ended, and the next start asks.
+                self.launcher.wait(ENDING_S)
             reason = self.launcher.reason() if self.launcher is not None and self.launcher.ended else ""
             raise LaunchError(LOST if self._job else f"The backend has ended{f' ({reason})' if reason else ''}.")
         raise error

@@ -1,6 +1,6 @@
 """A Blender of its own that starts a job, says which processes run for it, and ends: see test_quit.py.
 
-    python quit_in_a_job.py PHOTO    prints the process numbers of backend and worker, then ends at a line on stdin
+python quit_in_a_job.py PHOTO    prints the process numbers of backend and worker, then ends at a line on stdin
 """
 
 from __future__ import annotations
@@ -10,16 +10,11 @@ import os
 import sys
 import time
 from importlib import import_module
-from pathlib import Path
 
 import bpy
+from backend_in_use import children
 
 ADDON = "bl_ext.user_default.mgcface"
-
-
-def workers_of(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for file in children for child in file.read_text().split()]
 
 
 def main() -> None:
@@ -37,7 +32,7 @@ def main() -> None:
         assert not job.pump(), job.ended
         time.sleep(0.01)
     server = int(service.status().hello["pid"])
-    sys.stdout.write(json.dumps([server, *workers_of(server)]) + "\n")
+    sys.stdout.write(json.dumps([server, *children(server)]) + "\n")
     sys.stdout.flush()
     sys.stdin.readline()
 

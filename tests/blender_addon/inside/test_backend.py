@@ -15,21 +15,12 @@ from pathlib import Path
 import bpy
 import numpy as np
 import pytest
-
-# A job on two cores that other work shares, with the backend's start in it.
-PATIENCE_S = 240.0
+from backend_in_use import PATIENCE_S, alive, children, heads, state, use_backend, wait_for
 
 
 @pytest.fixture(autouse=True)
-def python(extension, addon):
-    preferences = bpy.context.preferences.addons[extension.__name__].preferences
-    # Setting a preference ends the backend, so only what differs is set.
-    wanted = {"source": "PYTHON", "python": os.environ["MGCFACE_PYTHON"]}
-    for name, value in wanted.items():
-        if getattr(preferences, name) != value:
-            setattr(preferences, name, value)
-    bpy.context.window_manager.mgcface.photos.clear()
-    return preferences
+def python(extension):
+    return use_backend(extension)
 
 
 @pytest.fixture
@@ -44,43 +35,8 @@ def no_face(tmp_path, addon) -> str:
     return str(path)
 
 
-def heads() -> list:
-    return [obj for obj in bpy.context.scene.objects if obj.get("mgcface_role") == "head"]
-
-
-def state():
-    return bpy.context.window_manager.mgcface
-
-
 def server_pid(addon) -> int:
     return int(addon("service").status().hello["pid"])
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def children(pid: int) -> list[int]:
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            if int(entry.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(entry.parent.name))
-        except OSError:
-            pass
-    return found
-
-
-def wait_for(condition, seconds: float = PATIENCE_S) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def finish(job, seconds: float = PATIENCE_S) -> None:
@@ -224,6 +180,19 @@ def test_a_killed_backend_is_a_sentence_and_the_next_click_starts_it_again(photo
     job, pid = working_job(addon, [photo] * 4), server_pid(addon)
     assert seconds_to_end(job, lambda: os.kill(pid, signal.SIGKILL)) < 5.0
     assert job.ended.kind == "failed" and "ended in the middle" in job.ended.sentence
+    assert bpy.ops.mgcface.reconstruct(filepath=photo) == {"FINISHED"}
+    assert server_pid(addon) != pid
+
+
+def test_the_next_click_waits_for_a_killed_backend_that_takes_its_time_to_end(photo, addon, python, tmp_path):
+    """Its connection breaks before its process is gone: the moment is stretched to a second here."""
+    slow = tmp_path / "python"
+    slow.write_text(f'#!/bin/sh\n"{os.environ["MGCFACE_PYTHON"]}" "$@"\nsleep 1\n')
+    slow.chmod(0o755)
+    python.python = str(slow)
+    job = working_job(addon, [photo] * 4)
+    pid = server_pid(addon)
+    seconds_to_end(job, lambda: os.kill(pid, signal.SIGKILL))
     assert bpy.ops.mgcface.reconstruct(filepath=photo) == {"FINISHED"}
     assert server_pid(addon) != pid
 
