@@ -32,7 +32,18 @@ LIMIT_S = 1500
 def test_in_background(version, file, archive, heads, tmp_path, record_property):
     python = environment_python(version)
     report = tmp_path / "report.xml"
-    command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(INSIDE)]
+    command = [
+        str(python),
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "junit_family=xunit1",
+        "--rootdir",
+        str(INSIDE),
+    ]
     command += [f"--junitxml={report}", str(INSIDE / file)]
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "COV_"))}
     environment |= {"MGCFACE_ZIP": str(archive), "MGCFACE_HEADS": str(heads), "MGCFACE_PYTHON": sys.executable}
