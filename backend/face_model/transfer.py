@@ -9,6 +9,8 @@ Symbols: V vertices, L landmarks, N points.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy.interpolate import RBFInterpolator
 from scipy.spatial import KDTree
@@ -207,7 +209,10 @@ def complete(model: FaceModel, reference: FaceModel) -> FaceModel:
 
 
 def moved_to(model: FaceModel, reference: FaceModel) -> FaceModel:
-    """The model shifted (not turned, not scaled) so that its face lies where the reference's does."""
+    """The model shifted (not turned, not scaled) so that its face lies where the reference's does.
+
+    How far goes into ``info.extra`` as ``moved_m``: networks give poses in the axes of the source's file.
+    """
     names = [name for name in LANDMARK_SETS if name in model.landmarks and name in reference.landmarks]
     if names:
         rows = FEATURE_POINTS if names[0] == "ibug68" else slice(None)
@@ -220,4 +225,7 @@ def moved_to(model: FaceModel, reference: FaceModel) -> FaceModel:
             return model
         own, other = np.stack([near[name] for name in shared]), np.stack([far[name] for name in shared])
     shift = (other.mean(axis=0) - own.mean(axis=0)).astype(np.float32)
-    return model.replaced(mean=model.mean + shift)
+    before = np.asarray(model.info.extra.get("moved_m", (0.0, 0.0, 0.0)), np.float32)
+    moved = [float(value) for value in before + shift]
+    info = replace(model.info, extra={**model.info.extra, "moved_m": moved})
+    return model.replaced(mean=model.mean + shift, info=info)

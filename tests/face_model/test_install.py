@@ -19,6 +19,7 @@ from test_adapters import flame_arrays, gnm_arrays, write_bfm, write_npz
 
 from backend.errors import Cancelled, MgcFaceError, ModelError, OutputError
 from backend.face_model import download, install, registry
+from backend.face_model.adapters.bfm09 import read_bfm09
 from backend.face_model.commands import install as install_command
 from backend.face_model.commands import model_details, models_table
 from backend.face_model.download import RemoteFile, fetch_all
@@ -222,6 +223,10 @@ def test_from_files(home: Path, tmp_path: Path) -> None:
         assert install_command(name, source)["installed"]
         assert set(get_model(name).landmarks) == {"ibug68", "mediapipe478", "now7"}
         assert get_model(name).info.name == name
+    # Networks need to know how far the origin was moved; the file says it.
+    installed, source = get_model("bfm09"), read_bfm09(tmp_path / "bfm.h5")
+    np.testing.assert_allclose(installed.mean, source.mean + installed.info.extra["moved_m"], atol=1e-6)
+    assert np.abs(installed.mean - source.mean).max() > 0.01
     rows = {row["name"]: row for row in models_table()}
     assert [row for row in rows] == ["open-head", "ict-facekit", "gnm-head", "flame-open", "flame", "bfm09", "my-head"]
     assert {name for name, row in rows.items() if not row["commercial"]} == {"flame", "bfm09"}

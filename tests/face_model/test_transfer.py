@@ -154,6 +154,15 @@ def test_moved_to(head: FaceModel) -> None:
     np.testing.assert_allclose(moved_to(away.replaced(landmarks={}), head).mean, head.mean, atol=1e-6)
 
 
+def test_moved_to_says_how_far(head: FaceModel) -> None:
+    away = head.replaced(mean=head.mean + np.float32([0.1, 0.2, -0.3]))
+    once = moved_to(away, head)
+    np.testing.assert_allclose(once.info.extra["moved_m"], [-0.1, -0.2, 0.3], atol=1e-6)
+    twice = moved_to(once, away)
+    np.testing.assert_allclose(twice.info.extra["moved_m"], [0.0, 0.0, 0.0], atol=1e-6)
+    assert "moved_m" not in away.info.extra
+
+
 def test_complete_keeps_own_parts(head: FaceModel) -> None:
     own = np.zeros(head.vertex_count, bool)
     own[:50] = True
