@@ -53,6 +53,8 @@ models = typer.Typer(help="Face models: what is there, what each allows, install
 app.add_typer(models, name="models")
 addon = typer.Typer(help="The Blender add-on: build its zip, install it.", no_args_is_help=True)
 app.add_typer(addon, name="addon")
+convert = typer.Typer(help="Weights that others published: turn them into files of ours.", no_args_is_help=True)
+app.add_typer(convert, name="convert")
 
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -257,6 +259,21 @@ def build_model(
     from backend.commands.build_model import run
 
     finish(lambda _: run(source, out, report, quiet))
+
+
+@convert.command("mgcnet")
+def convert_mgcnet(
+    checkpoint: Annotated[
+        Path,
+        typer.Option("--checkpoint", help="Folder with the TensorFlow checkpoint, or its prefix: model/model-400000."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The weights file to write.")] = Path("mgcnet.safetensors"),
+    quiet: QuietOption = False,
+) -> None:
+    """The published weights of MGCNet as safetensors. Needs no TensorFlow. For research only."""
+    from backend.commands.convert import run_mgcnet
+
+    finish(lambda interrupt: run_mgcnet(checkpoint, out, quiet, interrupt))
 
 
 @app.command("measure-detector")

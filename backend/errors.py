@@ -31,6 +31,12 @@ class ModelError(MgcFaceError):
     code = "model"
 
 
+class WeightsError(MgcFaceError):
+    """A file of network weights or a checkpoint is missing, corrupt, of another kind, or for another network."""
+
+    code = "weights"
+
+
 class OutputError(MgcFaceError):
     """The result cannot be written: no permission, no space, a file in the way."""
 

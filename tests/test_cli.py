@@ -23,6 +23,7 @@ COMMANDS = (
     "doctor",
     "bench",
     "serve",
+    "convert mgcnet",
     "build-model",
     "evaluate",
 )

@@ -1,0 +1,1 @@
+"""Networks that see a face: crops of photos in, coefficients of a face model, pose and light out."""
