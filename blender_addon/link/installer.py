@@ -192,8 +192,8 @@ class Installation:
         make = [uv, "venv", "--seed", "--python", BROUGHT, "--python-preference", "managed", str(self.folder)]
         if not uv or self._follow(make, 0.03, 0.02, 1) != 0:
             raise InstallError(
-                f"A Python {' or '.join(sorted(SUPPORTED))} is needed and could not be brought: install one from "
-                "python.org and try again."
+                "A Python 3.10, 3.11 or 3.12 is needed and could not be brought: install one from python.org and try "
+                "again."
             )
 
     def _follow(self, command: list[str], start: float, share: float, packages: int) -> int:
