@@ -94,7 +94,7 @@ def test_a_name_without_weight_is_refused() -> None:
         weighted_sum({"pixels": one}, LossWeights())
 
 
-def test_all_losses_together_find_a_pose_and_the_published_ones_leave_the_truth() -> None:
+def test_all_losses_together_find_a_pose_and_the_published_ones_leave_the_truth(record_property) -> None:
     """Depth and epipolar so strong that they are felt beside so colourful a head: a hundred and twenty times."""
     views, photos, found = batch(3)
     origin = pose(SIZE)
@@ -118,6 +118,7 @@ def test_all_losses_together_find_a_pose_and_the_published_ones_leave_the_truth(
     wrong = torch.tensor([0.03, -0.05, 0.03, 0.009, -0.006, 0.045])
     ended, first, last = descend(lambda numbers: value(ours, numbers), wrong, 6e-3, 50)
     led, _, _ = descend(lambda numbers: value(published, numbers), torch.zeros(6), 2e-3, 30)
+    record_property("degrees: before, after, published from the truth", [turned(wrong), turned(ended), turned(led)])
     assert turned(ended) < 0.3 and last < first / 5
     assert turned(led) > 0.5
 

@@ -78,7 +78,7 @@ def test_light_is_found() -> None:
     assert last < first / 10 and float(ended.norm()) < 0.5 * float(wrong.norm())
 
 
-def test_shading_teaches_shape() -> None:
+def test_shading_teaches_shape(record_property) -> None:
     """An even skin: the outline and the shade are all that can tell."""
     wrong = torch.tensor([1.5, -1.2, 1.0])
 
@@ -86,10 +86,11 @@ def test_shading_teaches_shape() -> None:
         return loss_of(person() + torch.einsum("k,kvc->vc", modes, basis()[:3]), light())
 
     ended, first, last = descend(value, wrong, 0.2, 60)
+    record_property("loss before and after, standard deviations left of 2.2", [first, last, float(ended.norm())])
     assert last < first / 50 and float(ended.norm()) < 0.1 * float(wrong.norm())
 
 
-def test_published_normals_remember_other_heads_and_have_no_gradient() -> None:
+def test_published_normals_remember_other_heads_and_have_no_gradient(record_property) -> None:
     """mgcnet: the second head of a session is shaded with normals that are off by 10 degrees."""
     first, second = person(3), person(8)
     published = PublishedNormals()
@@ -100,7 +101,9 @@ def test_published_normals_remember_other_heads_and_have_no_gradient() -> None:
     assert not stale.requires_grad and fresh.requires_grad
     once = PublishedNormals()(second, triangles())
     torch.testing.assert_close(once, fresh.detach(), atol=1e-4, rtol=0)
-    off = torch.rad2deg(torch.acos((stale * fresh.detach()).sum(dim=-1).clamp(-1, 1)))
+    used = fresh.detach().norm(dim=-1) > 0.5
+    off = torch.rad2deg(torch.acos((stale * fresh.detach()).sum(dim=-1).clamp(-1, 1)))[used]
+    record_property("degrees off, mean and largest", [float(off.mean()), float(off.max())])
     assert off.mean() > 1.0 and off.max() > 20.0
     # The truth, shaded with them, is not the photo.
     difference = (shade(stale, light()) - shade(fresh.detach(), light())).abs()
