@@ -18,11 +18,12 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from backend.rendering.synthesis import View, covisible, warp_rigidly
+from backend.rendering.synthesis import View, Warp, covisible, warp_over_surface, warp_rigidly
 from trainer.losses.covisible import published_covisible
 from trainer.losses.depth_consistency import depth_consistency, published_depth_consistency
 from trainer.losses.epipolar import epipolar_loss, published_epipolar_loss
 from trainer.losses.flags import (
+    ANYBODY,
     ONE_MOMENT,
     ONE_PERSON,
     mean_over,
@@ -81,6 +82,7 @@ def multi_view_terms(
     skins: Sequence[torch.Tensor] | None = None,
     visible: Sequence[torch.Tensor] | None = None,
     counted: torch.Tensor | None = None,
+    moved: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """Pixel, depth and epipolar consistency.
 
@@ -103,6 +105,9 @@ def multi_view_terms(
         How far to trust each landmark.
     counted : (T,) bool, optional
         Triangles that may count, see :func:`backend.rendering.synthesis.covisible`.
+    moved : (B,) bool, optional
+        Samples whose face changed between the photos. No rigid warp fits them: their pixels are compared
+        over the surface, and their depths, which differ at the truth, are not.
 
     Returns
     -------
@@ -110,8 +115,9 @@ def multi_view_terms(
         ``pixel`` (colour), ``depth`` (metres), ``epipolar`` (pixels); means over pairs and samples.
     """
     sums = {name: photos[0].new_zeros(()) for name in ("pixel", "depth", "epipolar")}
+    rigid = flags if moved is None else torch.where(moved, torch.full_like(flags, ANYBODY), flags)
     for target, source in pairs:
-        warp = warp_rigidly(views[target], views[source])
+        warp = _warp(views[target], views[source], triangles, moved)
         seen = covisible(views[target], views[source], triangles, warp, counted)
         weights = seen.to(photos[target]) if skins is None else seen * skins[target]
         pixel = pixel_consistency(photos[target], photos[source], warp, weights)
@@ -119,9 +125,19 @@ def multi_view_terms(
         trusted = None if visible is None else visible[target] * visible[source]
         epipolar = epipolar_loss(landmarks[target], landmarks[source], views[target], views[source], trusted)
         sums["pixel"] = sums["pixel"] + mean_over(pixel, flags, ONE_PERSON)
-        sums["depth"] = sums["depth"] + mean_over(depth, flags, ONE_PERSON)
+        sums["depth"] = sums["depth"] + mean_over(depth, rigid, ONE_PERSON)
         sums["epipolar"] = sums["epipolar"] + mean_over(epipolar, flags, ONE_MOMENT)
     return {name: value / max(len(pairs), 1) for name, value in sums.items()}
+
+
+def _warp(target: View, source: View, triangles: torch.Tensor, moved: torch.Tensor | None) -> Warp:
+    """The paper's warp; for samples that ``moved`` (B,) the one over the surface."""
+    rigid = warp_rigidly(target, source)
+    if moved is None:
+        return rigid
+    over = warp_over_surface(target, source, triangles)
+    choice = moved[:, None, None]
+    return Warp(torch.where(choice[..., None], over.pixels, rigid.pixels), torch.where(choice, over.depth, rigid.depth))
 
 
 def published_multi_view_terms(

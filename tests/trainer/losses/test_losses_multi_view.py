@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from loss_scenes import angle, descend, landmarks, person, photo, pose, triangles
+from loss_scenes import angle, descend, landmarks, model, paint, person, photo, pose, triangles
 
+from backend.rendering.rasterize import interpolate
 from backend.rendering.synthesis import View, draw_view
 from trainer.losses.multi_view import (
     LossWeights,
@@ -68,6 +69,30 @@ def test_flags_open_one_loss_after_another() -> None:
     assert [float(term) for term in terms[0].values()] == [0.0, 0.0, 0.0]
     assert terms[1]["pixel"] > 0 and terms[1]["depth"] > 0 and terms[1]["epipolar"] == 0
     assert terms[2]["epipolar"] > 0.5 and torch.equal(terms[2]["pixel"], terms[1]["pixel"])
+
+
+def test_a_face_that_moved_is_compared_over_its_surface(record_property) -> None:
+    """A smile with an open jaw in the second photo: at the truth a rigid warp is wrong, and so are equal depths."""
+    names = model().expression_names
+    smile = torch.zeros(len(names))
+    smile[[names.index(name) for name in ("jawOpen", "mouthSmileLeft", "mouthSmileRight")]] = 0.8
+    heads = [person(), person() + torch.einsum("e,evc->vc", smile, torch.from_numpy(model().expression).float())]
+    paint_on_skin, poses = paint(person()), [pose(SIZE), pose(SIZE, 15.0)]
+    views = [draw_view(head, triangles(), at.K, at.R, at.t, SIZE, SIZE) for head, at in zip(heads, poses)]
+    photos = [interpolate(paint_on_skin, seen.fragments, triangles()) for seen in views]
+    found = [landmarks(head, at).float() for head, at in zip(heads, poses)]
+    face = torch.from_numpy(model().regions["lips"] | model().regions["cheeks"])[triangles()].all(dim=1)
+    one_person = torch.tensor([1])
+    arguments = (views, photos, found, one_person, triangles(), every_pair(2))
+    rigid = multi_view_terms(*arguments, counted=face, moved=torch.tensor([False]))
+    over = multi_view_terms(*arguments, counted=face, moved=torch.tensor([True]))
+    record_property(
+        "pixel loss at the truth, rigid and over the surface", [rigid["pixel"].item(), over["pixel"].item()]
+    )
+    assert rigid["depth"].item() > 1e-3 and over["depth"].item() == 0
+    assert over["pixel"].item() < 0.25 * rigid["pixel"].item()
+    for name, value in multi_view_terms(*arguments, counted=face).items():
+        assert value.item() == rigid[name].item()
 
 
 def test_skin_and_trust_take_out_what_they_should() -> None:
