@@ -88,6 +88,18 @@ def test_a_plane_is_carried_and_compared_exactly() -> None:
     torch.testing.assert_close(over.depth[seen], warp.depth[seen], atol=1e-9, rtol=0)
 
 
+def test_skin_seen_too_steeply_is_no_evidence() -> None:
+    """A plane under 75 degrees counts; under 87 a pixel of the source spans more than eight of its widths."""
+    points, triangles = bowl(0.0)
+    first = look(points, triangles, camera(0))
+    counts = []
+    for yaw in (75.0, 87.0):
+        source = look(points, triangles, camera(yaw, distance=4.0, size=900))
+        assert int(source.fragments.mask.sum()) > 100
+        counts.append(int(covisible(first, source, triangles).sum()))
+    assert counts[0] > 0.5 * int(first.fragments.mask.sum()) and counts[1] == 0
+
+
 def test_the_warp_over_the_surface_follows_a_face_that_moved() -> None:
     """The source's sheet bulges the other way: its own pictures of the spots are found, the rigid ones are not."""
     points, triangles = bowl()

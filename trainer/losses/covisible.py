@@ -2,9 +2,11 @@
 
 Shang et al. 2020, section on occlusion-aware view synthesis: triangles that both views see. The published
 code takes the vertices of the triangles each view sees, intersects the two sets, takes all triangles
-round a vertex of the intersection, and draws those of the target. Three things are wrong with the result:
+round a vertex of the intersection, and draws those of the target. Four things are wrong with the result:
 
 * background pixels carry triangle id 0, so the corners of triangle 0 are always seen by both views;
+* the vertices of all samples fill one table, and shorter rows are filled up with zeros, so that vertex 0
+  counts in every sample but the one that sees most;
 * only the chosen triangles are drawn, so one that lies behind skin that was not chosen is marked in the
   pixels of that skin;
 * a ring of triangles beyond what both views see is marked.
@@ -27,20 +29,24 @@ def published_covisible(target: View, source: View, triangles: torch.Tensor) -> 
     triangles = triangles.to(target.K.device).long()
     height, width = target.size
     none = target.t.new_zeros(3)
+    shared = [
+        _vertices_of_both(target.fragments.triangle[item], source.fragments.triangle[item], triangles)
+        for item in range(len(target.K))
+    ]
+    longest = max(len(vertices) for vertices in shared)
     maps = []
-    for item in range(len(target.K)):
-        seen = [_corners_seen(view.fragments.triangle[item], triangles) for view in (target, source)]
+    for item, vertices in enumerate(shared):
         both = torch.zeros(target.vertices_camera.shape[1], dtype=torch.bool, device=triangles.device)
-        both[seen[0]] = True
-        in_source = torch.zeros_like(both)
-        in_source[seen[1]] = True
-        chosen = triangles[(both & in_source)[triangles].any(dim=1)]
+        both[vertices] = True
+        both[0] |= len(vertices) < longest
+        chosen = triangles[both[triangles].any(dim=1)]
         points = target.vertices_camera[item : item + 1]
         image = project_to_image(points, target.K[item], torch.eye(3).to(points), none)
         maps.append(rasterize(image, chosen, height, width).mask[0])
     return torch.stack(maps)
 
 
-def _corners_seen(triangle: torch.Tensor, triangles: torch.Tensor) -> torch.Tensor:
-    """(H, W) ids, -1 for background -> vertices of the triangles seen; background counts as triangle 0."""
-    return triangles[triangle.clamp(min=0).unique().long()].unique()
+def _vertices_of_both(first: torch.Tensor, second: torch.Tensor, triangles: torch.Tensor) -> torch.Tensor:
+    """(H, W) ids of two views, -1 for background, which counts as triangle 0 -> vertices that both see."""
+    seen = [triangles[ids.clamp(min=0).unique().long()].unique() for ids in (first, second)]
+    return seen[0][torch.isin(seen[0], seen[1])]

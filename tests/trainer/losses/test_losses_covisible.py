@@ -154,6 +154,22 @@ def test_published_map_always_has_triangle_zero() -> None:
     assert not bool((covisible(left_only, right_only, faces)[0] & wrong).any())
 
 
+def test_published_map_of_the_sample_that_sees_less_has_vertex_zero() -> None:
+    """Zeros that fill its row of the table. Triangle 0 is elsewhere; vertex 0 is a corner of the first plate."""
+    points = torch.tensor([[[-0.3, -0.1, 1.0], [-0.3, 0.1, 1], [-0.1, 0.1, 1], [-0.1, -0.1, 1]]])
+    points = torch.cat([points, points + torch.tensor([0.3, 0.0, 0.0])], dim=1)
+    faces = torch.tensor([[4, 5, 6], [4, 6, 7], [0, 1, 2], [0, 2, 3]])
+    target = plate_view(points.expand(2, -1, -1), faces, 0.0)
+    # The second sample's source has the first plate behind its camera.
+    away = points.clone()
+    away[:, :4, 2] = -1.0
+    source = plate_view(torch.cat([points, away]), faces, 0.0)
+    first_plate = target.fragments.triangle[1] >= 2
+    assert int(first_plate.sum()) > 30 and not bool((source.fragments.triangle[1] >= 2).any())
+    assert bool(published_covisible(target, source, faces)[1][first_plate].all())
+    assert not bool(covisible(target, source, faces)[1][first_plate].any())
+
+
 def test_a_warp_into_the_background_is_left_out() -> None:
     """Shapes that do not agree: the spot is in both views, but the rigid warp takes it beside the head."""
     target, source = view(person(), pose(SIZE), SIZE), view(person(), pose(SIZE, 30.0), SIZE)
