@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from pathlib import Path
 from queue import Empty
 
 import bpy
@@ -18,7 +17,7 @@ from bpy.app.handlers import persistent
 from . import naming, properties, service
 from .link import events
 from .link.events import Ended, FaceReady, PhotoFailed, Progress, Request
-from .properties import DONE, FAILED, RUNNING, WAITING
+from .properties import CANCELLED, DONE, FAILED, RUNNING, WAITING
 from .scene.build import Builder, BuildOptions, sweep
 from .scene.head_data import Head
 from .scene.refit import RefitError, Refitter
@@ -26,6 +25,7 @@ from .typed import sure
 
 # How long one call may work before the interface gets its turn (seconds). A step takes up to 20 ms.
 BUDGET_S = 0.015
+LAST_STAGE = "done"
 # Counts what pulls data-blocks away under a builder: undo, redo, another file.
 _epoch = 0
 # Longest time that one call has held Blender's interface, in seconds; goes into the report.
@@ -72,7 +72,7 @@ class Job:
     def start(self) -> None:
         state = properties.state(bpy.context)
         state.running, state.cancelling, state.failed = True, False, False
-        state.fraction, state.text, state.result = 0.0, "Starting", ""
+        state.fraction, state.text, state.result = 0.0, "", ""
         for index in self.listed:
             self._show_photo(index, WAITING, 0.0, "")
         service.link().submit(self._request)
@@ -118,9 +118,10 @@ class Job:
     def _take(self, event: events.Event) -> None:
         state = properties.state(bpy.context)
         if isinstance(event, Progress):
-            photo = self.photos[event.photo] if event.photo < len(self.photos) else ""
-            state.fraction = event.fraction if len(self.photos) == 1 else self._overall(event)
-            state.text = event.text or f"{Path(photo).name}: {event.stage}"
+            state.fraction = event.job_fraction
+            if event.stage != LAST_STAGE:
+                # "Done" would be said of one photo while others are at work.
+                state.text = event.text
             if self._state_of(event.photo) not in (DONE, FAILED):
                 self._show_photo(self._place(event.photo), RUNNING, event.fraction, "")
         elif isinstance(event, FaceReady):
@@ -167,7 +168,7 @@ class Job:
         state = properties.state(bpy.context)
         state.running = state.cancelling = False
         if self.ended.kind == events.CANCELLED:
-            state.result = "Cancelled"
+            state.result = CANCELLED
             for index in self.listed:
                 self._show_photo(index, WAITING, 0.0, "", only=RUNNING)
         elif self.ended.kind == events.FAILED:
@@ -187,10 +188,6 @@ class Job:
         state.failed = not self.made
         state.result = " ".join([done + ".", *self.problems, *notes]) if self.made else self.problems[0]
 
-    def _overall(self, event: Progress) -> float:
-        done = sum(self._state_of(index) in (DONE, FAILED) for index in range(len(self.photos)))
-        return min(1.0, (done + event.fraction) / len(self.photos))
-
     def _state_of(self, photo: int) -> str:
         index = self._place(photo)
         photos = properties.state(bpy.context).photos
@@ -207,9 +204,10 @@ class Job:
 
 @persistent
 def pulled_away(*_: object) -> None:
-    """Undo, redo or another file: data-blocks are not what they were."""
+    """Undo, redo or another file: data-blocks are not what they were, nor is what was said of them."""
     global _epoch
     _epoch += 1
+    properties.state(bpy.context).result = ""
 
 
 HANDLERS = ("undo_post", "redo_post", "load_post")

@@ -14,7 +14,7 @@ from .link import events
 from .operators.photos import TAB
 from .operators.reconstruct import active_head
 from .presets import MGCFACE_MT_presets
-from .properties import DONE, FAILED, RUNNING
+from .properties import CANCELLED, DONE, FAILED, RUNNING
 from .typed import Panel, sure
 
 if TYPE_CHECKING:
@@ -65,6 +65,13 @@ def draw_sentence(layout: UILayout, text: str, icon: Icon = "NONE", context: Con
         column.label(text=line, icon=icon if number == 0 else "BLANK1" if icon != "NONE" else "NONE")
 
 
+def waiting_for(status: events.Status) -> str:
+    """What a job waits for that has not begun: seconds in which nothing else would move."""
+    if status.phase in (events.READY, events.BUSY):
+        return "Waiting for its turn" if status.hello.get("device") else "Loading the models"
+    return status.sentence or "Starting the backend"
+
+
 class MGCFACE_UL_photos(bpy.types.UIList):
     """Thumbnail, name and what became of it."""
 
@@ -102,11 +109,12 @@ class MGCFACE_PT_face(_InTab, bpy.types.Panel):
             row = layout.row()
             row.scale_y = 1.5
             row.operator("mgcface.reconstruct", icon="USER")
-            reason = service.missing()
+            reason = "The backend is being set up" if state.setting_up else service.missing()
             if reason:
                 draw_sentence(layout, f"{reason}.", "INFO", context)
             elif state.result and not (photo is not None and photo.note == state.result):
-                draw_sentence(layout, state.result, "ERROR" if state.failed else "CHECKMARK", context)
+                icon: Icon = "ERROR" if state.failed else "X" if state.result == CANCELLED else "CHECKMARK"
+                draw_sentence(layout, state.result, icon, context)
 
     def _draw_list(self, layout: UILayout, state: properties.MGCFACE_PG_state) -> None:
         row = layout.row()
@@ -150,7 +158,9 @@ class MGCFACE_PT_progress(_InTab, bpy.types.Panel):
         layout, state = sure(self.layout), properties.state(context)
         column = layout.column(align=True)
         column.scale_y = 1.2
-        text = "Cancelling" if state.cancelling else f"{state.text} {state.fraction * 100:.0f} %"
+        text = f"{state.text} {state.fraction * 100:.0f} %" if state.text else waiting_for(service.status())
+        if state.cancelling:
+            text = "Cancelling"
         column.progress(factor=state.fraction, type="BAR", text=text)
         row = column.row()
         row.enabled = not state.cancelling

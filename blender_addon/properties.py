@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from bpy.types import Context
 
 WAITING, RUNNING, DONE, FAILED = "WAITING", "RUNNING", "DONE", "FAILED"
+# What is said of a job that was cancelled.
+CANCELLED = "Cancelled"
 DEFAULT_MODEL = "open-head"
 STATES = ((WAITING, "Waiting", ""), (RUNNING, "Running", ""), (DONE, "Done", ""), (FAILED, "Failed", ""))
 TEXTURE_SIZES = (

@@ -137,7 +137,7 @@ FROM_SERVER: dict[str, Form] = {
         {"regions": ("u1", (None, None))},
     ),
     "accepted": Form({"queue_position": _whole}),
-    "progress": Form({"photo": _whole, "stage": _text, "fraction": _number, "text": _text}),
+    "progress": Form({"photo": _whole, "stage": _text, "fraction": _number, "job_fraction": _number, "text": _text}),
     "face": Form(
         {"photo": _whole, "face": _whole, "name": _text, "record": _object},
         {},

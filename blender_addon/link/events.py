@@ -40,10 +40,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Progress:
+    """``fraction`` of the photo, ``job_fraction`` of all of them, both in [0, 1]."""
+
     job: str
     photo: int
     stage: str
     fraction: float
+    job_fraction: float
     text: str
 
 

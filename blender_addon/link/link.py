@@ -322,8 +322,8 @@ class Link:
         if job is None or message.id != job.wire_id:
             return
         if message.type == "progress":
-            fraction = min(1.0, max(0.0, float(body["fraction"])))
-            self.events.put(Progress(job.id, body["photo"], body["stage"], fraction, body["text"]))
+            of_photo, of_job = (min(1.0, max(0.0, float(body[name]))) for name in ("fraction", "job_fraction"))
+            self.events.put(Progress(job.id, body["photo"], body["stage"], of_photo, of_job, body["text"]))
         elif message.type == "face":
             if self._model is None or not body["photo"] < len(job.photos):
                 raise HeadError("The backend sent a head that nobody asked for: restart the backend.")

@@ -114,6 +114,7 @@ class MGCFACE_OT_remove_photo(_NeedsPhotos, bpy.types.Operator):
     def execute(self, context: Context) -> Answer:
         state = properties.state(context)
         state.photos.remove(state.active)
+        state.result = ""
         state.active = max(0, min(state.active, len(state.photos) - 1))
         return {"FINISHED"}
 
@@ -125,7 +126,9 @@ class MGCFACE_OT_clear_photos(_NeedsPhotos, bpy.types.Operator):
     bl_label = "Remove All Photos"
 
     def execute(self, context: Context) -> Answer:
-        properties.state(context).photos.clear()
+        state = properties.state(context)
+        state.photos.clear()
+        state.result = ""
         return {"FINISHED"}
 
 

@@ -102,7 +102,7 @@ class _Runs(Operator):
         self._clean_up(context)
         assert job is not None and job.ended is not None
         if job.ended.kind == events.CANCELLED:
-            self.report({"INFO"}, "Cancelled")
+            self.report({"INFO"}, properties.CANCELLED)
         elif state.failed:
             # Without a window this raises RuntimeError with the sentence, as scripts expect.
             self.report({"ERROR"}, state.result)

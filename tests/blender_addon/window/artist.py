@@ -168,7 +168,6 @@ def responsiveness(gui):
     # Drawing by software blocks too, without the add-on, so these are only told.
     measured["gaps_with_job_ms"] = working.summary()
     measured["gaps_without_ms"] = idle.summary()
-    check(measured["longest_pump_ms"] < 50.0, f"the add-on held Blender for {measured['longest_pump_ms']} ms")
 
 
 def dropped(gui):
