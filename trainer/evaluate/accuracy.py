@@ -15,22 +15,23 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from backend.errors import MgcFaceError, OutputError
 from backend.face_model.model import MOUTH, FaceModel
 from backend.face_model.registry import get_model
-from backend.reconstruction.result import Reconstruction
 from backend.vision.decode import load_photo
-from backend.vision.photo import Photo
 from trainer.evaluate import now_protocol
 from trainer.evaluate.accuracy_report import markdown
+from trainer.evaluate.benchmarks import BENCHMARKS
 from trainer.evaluate.now_protocol import FaceScore, Prediction, Scan
 from trainer.evaluate.photo_sets import (
     IDENTITY_SET,
     PHOTO_SETS,
     PhotoResult,
+    Reconstruct,
     identity_figures,
     measure,
     photo_paths,
@@ -40,7 +41,7 @@ from trainer.evaluate.photo_sets import (
 from trainer.evaluate.truth_sets import DEVELOPMENT_SETS, TRUTH_SETS, SetError, TruthItem, truth_items
 
 ALL_SETS = (*TRUTH_SETS, *PHOTO_SETS, IDENTITY_SET)
-KNOWN_SETS = (*ALL_SETS, *DEVELOPMENT_SETS)
+KNOWN_SETS = (*ALL_SETS, *DEVELOPMENT_SETS, *BENCHMARKS)
 
 # Where the measuring material lies when nobody says otherwise: beside the checkout.
 DEFAULT_DATA = Path(__file__).resolve().parents[2].parent / "shared"
@@ -48,7 +49,6 @@ DEFAULT_DATA = Path(__file__).resolve().parents[2].parent / "shared"
 # Packages whose version can move a figure.
 VERSIONED = ("mgcface", "mediapipe", "numpy", "scipy", "torch", "numba")
 
-Reconstruct = Callable[[Photo], Sequence[Reconstruction]]
 Progress = Callable[[int, int, str], None]
 
 
@@ -86,6 +86,7 @@ class Bench:
         self.model, self.reconstruct, self.data = model, reconstruct, data
         self._items: dict[str, list[TruthItem]] = {}
         self._paths: dict[str, list[Path]] = {}
+        self._tasks: dict[str, list] = {}
 
     def items(self, set_name: str) -> list[TruthItem]:
         if set_name not in self._items:
@@ -97,14 +98,24 @@ class Bench:
             self._paths[set_name] = photo_paths(set_name, self.data)
         return self._paths[set_name]
 
-    def jobs(self, sets: Sequence[str]) -> list[Job]:
-        return [
-            Job(name, index)
-            for name in sets
-            for index in range(len(self.items(name) if is_truth(name) else self.paths(name)))
-        ]
+    def tasks(self, set_name: str) -> list:
+        """What a benchmark of :data:`BENCHMARKS` measures one by one."""
+        if set_name not in self._tasks:
+            self._tasks[set_name] = BENCHMARKS[set_name].load(self.data)
+        return self._tasks[set_name]
 
-    def work(self, job: Job) -> tuple[Job, TruthResult | PhotoResult]:
+    def parts(self, set_name: str) -> Sequence:
+        if set_name in BENCHMARKS:
+            return self.tasks(set_name)
+        return self.items(set_name) if is_truth(set_name) else self.paths(set_name)
+
+    def jobs(self, sets: Sequence[str]) -> list[Job]:
+        return [Job(name, index) for name in sets for index in range(len(self.parts(name)))]
+
+    def work(self, job: Job) -> tuple[Job, Any]:
+        """The job and its result, which has a ``name``."""
+        if job.set_name in BENCHMARKS:
+            return job, BENCHMARKS[job.set_name].measure(self.tasks(job.set_name)[job.index], self.reconstruct)
         if is_truth(job.set_name):
             return job, self.score(self.items(job.set_name)[job.index])
         return job, self.look(self.paths(job.set_name)[job.index])
@@ -203,9 +214,11 @@ def run(
         results[job.set_name][job.index] = result
         if progress is not None:
             progress(done, len(jobs), f"{job.set_name} {result.name}")
-    figures = {"header": header(bench.model, sets, workers), "truth": {}, "photos": {}}
+    figures: dict[str, Any] = {"header": header(bench.model, sets, workers), "truth": {}, "photos": {}}
     for name in sets:
-        if is_truth(name):
+        if name in BENCHMARKS:
+            figures.setdefault("benchmarks", {})[name] = BENCHMARKS[name].figures(results[name])
+        elif is_truth(name):
             figures["truth"].update(truth_figures(results[name], bench.floor(name)))
         else:
             figures["photos"][name] = summary(results[name])

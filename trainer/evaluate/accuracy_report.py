@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from statistics import fmean
 
+from trainer.evaluate.benchmarks import BENCHMARKS
+from trainer.evaluate.markdown import percent, table
+
 # What each rule of the identity search is called on the page, headline first.
 RULES = {
     "cosine": "centred cosine (headline)",
@@ -25,6 +28,7 @@ def markdown(figures: dict) -> str:
         parts.append(_zoom(figures["zoom"]))
     if "identity" in figures:
         parts.append(_identity(figures["identity"]))
+    parts += [BENCHMARKS[name].page(row) for name, row in figures.get("benchmarks", {}).items()]
     return "\n\n".join(parts) + "\n"
 
 
@@ -37,11 +41,6 @@ def _head(header: dict) -> str:
         f"Model {header['model']} {header['model_version']}; {header['machine']}; "
         f"Python {header['python']}; {versions}."
     )
-
-
-def _table(columns: list[str], rows: list[list]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
 def _truth(groups: dict) -> str:
@@ -61,7 +60,7 @@ def _truth(groups: dict) -> str:
         notes += [f"* {name}, {face}: {reason}" for face, reason in row["failures"].items()]
     columns = ["set", "faces found", "mean of medians", "median", "mean", "std", "metrical mean of medians"]
     columns += ["mean face: mean of medians", "mean face: median"]
-    text = "## Known faces: NoW protocol, millimetres\n\n" + _table(columns, rows)
+    text = "## Known faces: NoW protocol, millimetres\n\n" + table(columns, rows)
     return text + ("\n\n" + "\n".join(notes) if notes else "")
 
 
@@ -77,28 +76,24 @@ def _over_found(faces: dict) -> str:
 def _photos(sets: dict) -> str:
     rows, notes = [], []
     for name, row in sets.items():
-        shares = [_percent(row[key]) for key in ("median_relative", "p90_relative", "worst_relative")]
-        rows.append([name, f"{row['found']} of {row['photos']}", *shares, _percent(row["median_rms_relative"])])
+        shares = [percent(row[key]) for key in ("median_relative", "p90_relative", "worst_relative")]
+        rows.append([name, f"{row['found']} of {row['photos']}", *shares, percent(row["median_rms_relative"])])
         notes += [f"* {photo}: {reason}" for photo, reason in row["failures"].items()]
     columns = ["set", "faces found", "median", "90th percentile", "worst", "median of rms"]
-    text = "## Real photos: reprojection error over face height\n\n" + _table(columns, rows)
+    text = "## Real photos: reprojection error over face height\n\n" + table(columns, rows)
     return text + ("\n\n" + "\n".join(notes) if notes else "")
-
-
-def _percent(value: float | None) -> str:
-    return "none" if value is None else f"{100.0 * value:.2f} %"
 
 
 def _zoom(zoom: dict) -> str:
     rows = [
         [f"{100 * true:.0f} cm", f"{100 * solved:.1f} cm"] for true, solved in zip(zoom["true_m"], zoom["solved_m"])
     ]
-    text = "## One person at four distances\n\n" + _table(["taken at", "solved"], rows)
+    text = "## One person at four distances\n\n" + table(["taken at", "solved"], rows)
     text += f"\n\nDistances in the right order: {'yes' if zoom['in_order'] else 'no'}."
     if "within_mm" in zoom:
         spreads = [(label, zoom[key]) for label, key in (("her four", "within_mm"), ("hers to others", "between_mm"))]
         rows = [[label, *(f"{s[key]:.2f} mm" for key in ("mean", "least", "largest"))] for label, s in spreads]
-        text += "\n\n" + _table(["neutral shapes", "mean", "least", "largest"], rows)
+        text += "\n\n" + table(["neutral shapes", "mean", "least", "largest"], rows)
         text += f"\n\nNearest shapes that are her own: {zoom['nearest_is_self']} of {zoom['nearest_of']}."
     return text
 
@@ -114,5 +109,5 @@ def _identity(identity: dict) -> str:
         if rule in identity["rank1"]
     ]
     text = "## Identity: the nearest neighbour is the same person\n\n"
-    text += _table(["rule", "neutral looks for smiling", "smiling looks for neutral"], rows)
+    text += table(["rule", "neutral looks for smiling", "smiling looks for neutral"], rows)
     return text + f"\n\nBoth photos usable: {identity['usable']} of {people} people. Chance is 1."

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,8 +19,12 @@ import numpy as np
 from backend.face_model.model import FaceModel
 from backend.geometry.alignment import fit_similarity
 from backend.reconstruction.result import Reconstruction
+from backend.vision.photo import Photo
 from trainer.evaluate.now_protocol import Scan, crop
 from trainer.evaluate.truth_sets import SetError
+
+# The method under test: every face of a photo, the largest first.
+Reconstruct = Callable[[Photo], Sequence[Reconstruction]]
 
 # Folder below the data folder, and how many of its photos count.
 PHOTO_SETS = {

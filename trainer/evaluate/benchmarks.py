@@ -1,0 +1,41 @@
+"""The benchmarks whose files a user may have: one row each, and nothing else knows them by name.
+
+Their data is gated or for research only, so none of it is here, and none of these sets runs unless it is asked for
+by name with ``--data`` naming the folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.evaluate import aflw2000
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What a set needs to run.
+
+    Attributes
+    ----------
+    load : callable Path -> list
+        The set's items below the data folder; raises SetError.
+    measure : callable (item, reconstruct) -> result
+        One item's result, with ``name`` and ``error`` (None, or the sentence that says why there is no figure).
+    figures : callable list of results -> dict
+        What ``accuracy.json`` holds.
+    page : callable dict -> str
+        The same as Markdown.
+    """
+
+    load: Callable[[Path], list]
+    measure: Callable[..., Any]
+    figures: Callable[[list], dict]
+    page: Callable[[dict], str]
+
+
+BENCHMARKS = {
+    "aflw2000": Benchmark(aflw2000.load, aflw2000.measure, aflw2000.figures, aflw2000.page),
+}
