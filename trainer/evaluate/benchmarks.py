@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.evaluate import aflw2000
+from trainer.evaluate import aflw2000, realy
 
 
 @dataclass(frozen=True)
@@ -38,4 +38,5 @@ class Benchmark:
 
 BENCHMARKS = {
     "aflw2000": Benchmark(aflw2000.load, aflw2000.measure, aflw2000.figures, aflw2000.page),
+    "realy": Benchmark(realy.load, realy.measure, realy.figures, realy.page),
 }
