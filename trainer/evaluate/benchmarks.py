@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.evaluate import aflw2000, realy
+from trainer.evaluate import aflw2000, consistency, expression_probe, part_overlap, realy
 
 
 @dataclass(frozen=True)
@@ -39,4 +39,9 @@ class Benchmark:
 BENCHMARKS = {
     "aflw2000": Benchmark(aflw2000.load, aflw2000.measure, aflw2000.figures, aflw2000.page),
     "realy": Benchmark(realy.load, realy.measure, realy.figures, realy.page),
+    "affectnet": Benchmark(
+        expression_probe.load, expression_probe.measure, expression_probe.figures, expression_probe.page
+    ),
+    "parts": Benchmark(part_overlap.load, part_overlap.measure, part_overlap.figures, part_overlap.page),
+    "multiview": Benchmark(consistency.load, consistency.measure, consistency.figures, consistency.page),
 }
