@@ -91,7 +91,11 @@ def head():
     triangles = np.array([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]], np.int32)
     near = np.arange(8) < 4
     model = SimpleNamespace(
-        info=SimpleNamespace(name="m", version="1"), triangles=triangles, regions={"nose": near, "lips": ~near}
+        info=SimpleNamespace(name="m", version="1"),
+        triangles=triangles,
+        regions={"nose": near, "lips": ~near, "eyes": near},
+        materials=("skin", "eyes"),
+        triangle_material=np.array([0, 0, 0, 1]),
     )
     camera = Camera(intrinsics(50.0, 40, 30), FRONTAL, np.array([0.0, 0.0, 0.5]), 40, 30)
     return SimpleNamespace(model=model, camera=camera, vertices=vertices)
@@ -113,7 +117,10 @@ def test_parts_are_what_is_in_front(head):
     drawn, mask = part_overlap.visible_parts(head, ("nose", "lips"), 30, 40), expected_mask(head)
     assert (mask == 1).sum() > 100 and (mask == 2).sum() > 50
     assert (drawn["nose"] == (mask == 1)).all() and (drawn["lips"] == (mask == 2)).all()
-    with pytest.raises(ProtocolError, match="no region 'ear'; it has nose, lips"):
+    # Half of the far square is an eyeball, and "eyes" means that, not the region round it.
+    eyes = part_overlap.visible_parts(head, ("eyes",), 30, 40)["eyes"]
+    assert 20 < eyes.sum() < (mask == 2).sum() and not (eyes & (mask != 2)).any()
+    with pytest.raises(ProtocolError, match="no part 'ear'; it has skin, eyes, nose"):
         part_overlap.visible_parts(head, ("ear",), 30, 40)
 
 

@@ -1,12 +1,13 @@
 """Part overlap: do nose, lips, brows and eyes of the head lie where a mask of the photo has them.
 
 The visible surface of the reconstruction, with its expression, is drawn into the photo; each part is the set of pixels
-where a triangle of that region of the model is in front. The figure is intersection over union with the mask's part
+where a triangle of that part of the model is in front. The figure is intersection over union with the mask's part
 (Wang et al., 3DDFA-V3, CVPR 2024, who measure it on MEAD).
 
 Files: ``DIR/photos/NAME.*``, ``DIR/masks/NAME.png`` (one channel, a whole number per pixel, the size of the photo), and
-``DIR/labels.json``, which says which numbers make up which region of the model, such as
-``{"nose": [2], "lips": [7, 9], "brows": [4, 5], "eyes": [10, 11]}``.
+``DIR/labels.json``, which says which numbers make up which part of the model, such as
+``{"nose": [2], "lips": [7, 9], "brows": [4, 5], "eyes": [10, 11]}``. A part is a material of the model (``eyes``, the
+eyeballs between the lids as masks have them; ``mouth``, what shows inside it; ``skin``) or else one of its regions.
 
 Symbols: V vertices, T triangles, H, W photo size.
 """
@@ -36,7 +37,7 @@ from trainer.evaluate.truth_sets import SetError
 
 @dataclass(frozen=True)
 class MaskedPhoto:
-    """A photo with its mask; ``labels`` maps regions of the model to numbers in the mask."""
+    """A photo with its mask; ``labels`` maps parts of the model to numbers in the mask."""
 
     path: Path
     mask: Path
@@ -71,7 +72,7 @@ def load(data: Path) -> list[MaskedPhoto]:
             raise ValueError
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise SetError(
-            f"There is no usable labels.json in {data}; write the mask's numbers for each region of the model, such as "
+            f"There is no usable labels.json in {data}; write the mask's numbers for each part of the model, such as "
             '{"nose": [2]}, and name the folder with --data.'
         ) from error
     photos = {path.stem: path for path in sorted((data / "photos").glob("*.*"))}
@@ -122,20 +123,21 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def visible_parts(head: Reconstruction, names: Sequence[str], height: int, width: int) -> dict[str, np.ndarray]:
-    """(H, W) bool by region: pixels where a triangle with all its corners in the region is in front.
+    """(H, W) bool by part: pixels where a triangle of the part is in front, for a region one with all corners in it.
 
     Raises
     ------
     ProtocolError
-        When the model has no region of that name.
+        When the model has no material and no region of that name.
     """
-    unknown = [name for name in names if name not in head.model.regions]
+    model = head.model
+    unknown = [name for name in names if name not in model.materials and name not in model.regions]
     if unknown:
-        known = ", ".join(head.model.regions)
-        raise ProtocolError(f"The model has no region {unknown[0]!r}; it has {known}.")
+        known = ", ".join((*model.materials, *model.regions))
+        raise ProtocolError(f"The model has no part {unknown[0]!r}; it has {known}.")
     vertices = np.asarray(head.vertices, np.float64)
     image = np.concatenate([head.camera.project(vertices), head.camera.to_camera(vertices)[:, 2:]], axis=1)
-    triangles = head.model.triangles
+    triangles = model.triangles
     fragments = rasterize(
         torch.as_tensor(image, dtype=torch.float32)[None],
         torch.as_tensor(np.ascontiguousarray(triangles, np.int32)),
@@ -145,7 +147,10 @@ def visible_parts(head: Reconstruction, names: Sequence[str], height: int, width
     front = fragments.triangle[0].numpy()
     parts = {}
     for name in names:
-        inside = np.asarray(head.model.regions[name], bool)[triangles].all(axis=1)
+        if name in model.materials:
+            inside = model.triangle_material == model.materials.index(name)
+        else:
+            inside = np.asarray(model.regions[name], bool)[triangles].all(axis=1)
         parts[name] = np.where(front >= 0, inside[front], False)
     return parts
 
