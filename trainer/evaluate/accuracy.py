@@ -23,8 +23,8 @@ from backend.errors import MgcFaceError, OutputError
 from backend.face_model.model import MOUTH, FaceModel
 from backend.face_model.registry import get_model
 from backend.vision.decode import load_photo
-from trainer.evaluate import now_protocol
-from trainer.evaluate.accuracy_report import markdown
+from trainer.evaluate import error_curve, now_protocol
+from trainer.evaluate.accuracy_report import CURVES, curves, markdown
 from trainer.evaluate.benchmarks import BENCHMARKS
 from trainer.evaluate.now_protocol import FaceScore, Prediction, Scan
 from trainer.evaluate.photo_sets import (
@@ -175,7 +175,7 @@ def run(
     workers: int = 1,
     reconstruct: Reconstruct | None = None,
 ) -> dict:
-    """Measure and write ``accuracy.md`` and ``accuracy.json``.
+    """Measure and write ``accuracy.md``, ``accuracy.json`` and the drawing of the cumulative error curves.
 
     Parameters
     ----------
@@ -289,6 +289,8 @@ def truth_figures(results: Sequence[TruthResult], floor: dict[str, list[FaceScor
         try:
             row["non_metrical"] = _pooled([item.free for item in own])
             row["metrical"] = _pooled([item.metrical for item in own])
+            row["curve"] = _curve([item.free for item in own])
+            row["mean_face_curve"] = _curve(floor_scores)
         except now_protocol.ProtocolError as error:
             row["refused"] = str(error)
         figures[group] = row
@@ -297,6 +299,12 @@ def truth_figures(results: Sequence[TruthResult], floor: dict[str, list[FaceScor
 
 def _pooled(scores: Sequence[FaceScore | None]) -> dict:
     return dict(vars(now_protocol.pool(scores)))
+
+
+def _curve(scores: Sequence[FaceScore | None]) -> list[float]:
+    """Shares of all distances together at the limits of :mod:`trainer.evaluate.error_curve`."""
+    together = np.concatenate([item.distances_mm for item in scores if item is not None])
+    return error_curve.shares(together).round(5).tolist()
 
 
 def header(model: FaceModel, sets: Sequence[str], workers: int) -> dict:
@@ -320,11 +328,14 @@ def _version(name: str) -> str | None:
 
 
 def write(figures: dict, out_dir: Path) -> None:
-    """``accuracy.json`` and ``accuracy.md``."""
+    """``accuracy.json``, ``accuracy.md`` and, where a set of known faces is whole, ``cumulative.svg``."""
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         (out_dir / "accuracy.json").write_text(json.dumps(figures, indent=1) + "\n")
         (out_dir / "accuracy.md").write_text(markdown(figures))
+        (out_dir / CURVES).unlink(missing_ok=True)
+        if lines := curves(figures["truth"]):
+            (out_dir / CURVES).write_text(error_curve.svg(lines))
     except OSError as error:
         reason = error.strerror or str(error)
         raise OutputError(f"The report cannot be written to {out_dir} ({reason}); choose another folder.") from error

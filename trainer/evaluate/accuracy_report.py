@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
+from trainer.evaluate import published
 from trainer.evaluate.benchmarks import BENCHMARKS
 from trainer.evaluate.markdown import percent, table
 
@@ -15,6 +16,9 @@ RULES = {
     "likelihood_ratio": "same-person likelihood ratio from the fit's uncertainty",
     "mahalanobis": "Mahalanobis distance",
 }
+
+# The drawing beside the page.
+CURVES = "cumulative.svg"
 
 
 def markdown(figures: dict) -> str:
@@ -61,7 +65,34 @@ def _truth(groups: dict) -> str:
     columns = ["set", "faces found", "mean of medians", "median", "mean", "std", "metrical mean of medians"]
     columns += ["mean face: mean of medians", "mean face: median"]
     text = "## Known faces: NoW protocol, millimetres\n\n" + table(columns, rows)
-    return text + ("\n\n" + "\n".join(notes) if notes else "")
+    text += "\n\n" + "\n".join(notes) if notes else ""
+    if curves(sets):
+        text += f"\n\n![Share of vertices that are nearer than a distance]({CURVES})"
+    return text + "\n\n" + _beside_published(sets)
+
+
+def curves(sets: dict) -> dict[str, list[float]]:
+    """Name -> cumulative error curve, each set's mean face after it; only sets that are whole have one."""
+    lines = {}
+    for name, row in sets.items():
+        if "curve" in row:
+            lines |= {name: row["curve"], f"{name}: mean face": row["mean_face_curve"]}
+    return lines
+
+
+def _beside_published(sets: dict) -> str:
+    """Our sets above the published rows of NoW."""
+    rows: list[list] = []
+    for name, row in sets.items():
+        free = row.get("non_metrical")
+        cells = [f"{free[key]:.2f}" for key in ("median_mm", "mean_mm", "std_mm")] if free else ["*refused*"] * 3
+        rows.append([f"ours, {name}", *cells, "this run"])
+    rows += [published.cells(row, 2) for row in published.NOW]
+    return (
+        "The same protocol on the benchmark's own test set, published. Its photos are taken in the wild and its scans "
+        "are not ours, so these rows orient and do not rank.\n\n"
+        + table(["method", "median", "mean", "std", "source"], rows)
+    )
 
 
 def _over_found(faces: dict) -> str:
