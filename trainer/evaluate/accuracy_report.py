@@ -66,9 +66,9 @@ def _truth(groups: dict) -> str:
     columns += ["mean face: mean of medians", "mean face: median"]
     text = "## Known faces: NoW protocol, millimetres\n\n" + table(columns, rows)
     text += "\n\n" + "\n".join(notes) if notes else ""
-    if curves(sets):
+    if curves(groups):
         text += f"\n\n![Share of vertices that are nearer than a distance]({CURVES})"
-    return text + "\n\n" + _beside_published(sets)
+    return text + "\n\n" + _beside_published(groups)
 
 
 def curves(sets: dict) -> dict[str, list[float]]:
