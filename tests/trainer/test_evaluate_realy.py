@@ -185,10 +185,85 @@ def test_bending_follows_an_affine_change_and_keypoints_lead_it():
     np.testing.assert_allclose(icp.bend(vertices, triangles, stretched), stretched, atol=0.02)
     # Shifted by one column, the nearest point of a vertex is its neighbour's: only keypoints can tell.
     shifted = vertices + np.array([1.0, 0.0, 0.0])
-    ends = np.array([0, 3, 8, 11])
+    ends = np.array([0, 3, 8, 5, 10])
     led = icp.bend(vertices, triangles, shifted, ends, shifted[ends])
     alone = icp.bend(vertices, triangles, shifted)
     assert np.abs(led - shifted).max() < 0.05 < np.linalg.norm(alone - shifted, axis=1).mean()
+
+
+def bend_slowly(vertices, triangles, targets, keypoints=(), places=()) -> np.ndarray:
+    """The benchmark's schedule with its numbers written out, every solve by dense least squares."""
+    edges = sorted({tuple(sorted((int(t[a]), int(t[b])))) for t in triangles for a, b in ((0, 1), (1, 2), (0, 2))})
+    count, current, solves = len(vertices), vertices, 0
+    before, affine = np.zeros((4 * count, 3)), np.ones((4 * count, 3))
+    passes = [(150.0, 2.0, True)] if len(keypoints) else []
+    passes += [(50.0 * np.exp(-0.5 * k), 0.5**k, False) for k in range(3)]
+    for alpha, epsilon, first in passes:
+        steps = 0
+        while np.linalg.norm(affine - before) > epsilon and not (len(keypoints) and steps > 10):
+            before = affine
+            gaps = np.linalg.norm(current[:, None] - targets[None], axis=2)
+            near = gaps.min(axis=1) < max(2.0 * gaps.min(axis=1).mean(), 1.0)
+            rows, right = [], []
+            for low, high in edges:
+                for k, gain in enumerate((2.0, 2.0, 3.0, 2.0) if first else (1.0,) * 4):
+                    row = np.zeros(4 * count)
+                    row[4 * low + k], row[4 * high + k] = alpha * gain, -alpha * gain
+                    rows.append(row)
+                    right.append(np.zeros(3))
+            pulls = [] if first else [(k, float(near[k]), targets[gaps[k].argmin()]) for k in range(count)]
+            strength = 50.0 if first else 5.0 * np.exp(-0.9 * solves)
+            pulls += [(k, strength, place) for k, place in zip(keypoints, places)]
+            for k, weight, wanted in pulls:
+                row = np.zeros(4 * count)
+                row[4 * k : 4 * k + 4] = weight * np.append(current[k], 1.0)
+                rows.append(row)
+                right.append(weight * wanted)
+            affine = np.linalg.lstsq(np.array(rows), np.array(right), rcond=None)[0]
+            current = icp.moved(current, affine)
+            steps, solves = steps + 1, solves + 1
+            if first:
+                break
+    return current
+
+
+def test_bending_keeps_the_benchmarks_schedule():
+    vertices, triangles = little_grid()
+    vertices[11] += [2.5, 1.5, 0.0]  # a corner that lies far from every target, so that it does not count
+    rng = np.random.default_rng(11)
+    targets = (vertices + rng.normal(scale=0.25, size=vertices.shape))[:11]
+    assert np.linalg.norm(targets - vertices[11], axis=1).min() > 2.0
+    slow = bend_slowly(vertices, triangles, targets)
+    np.testing.assert_allclose(icp.bend(vertices, triangles, targets), slow, atol=1e-6)
+    # Five points that are not in one plane: four of a plane would leave the first solve without an answer.
+    ends = np.array([0, 3, 8, 5, 10])
+    places = targets[ends] + rng.normal(scale=0.5, size=(5, 3))
+    slow = bend_slowly(vertices, triangles, targets, ends, places)
+    np.testing.assert_allclose(icp.bend(vertices, triangles, targets, ends, places), slow, atol=1e-6)
+
+
+def test_each_region_goes_through_its_own_steps(face, chosen, subject):
+    """The four steps written out with the benchmark's numbers, on a mesh that is wrong everywhere."""
+    vertices, triangles = face
+    wrong = vertices + np.column_stack([0.2 * np.sin(vertices[:, 1]), 0.1 * vertices[:, 0], np.cos(vertices[:, 0])])
+    errors = protocol.score(subject, wrong, triangles, wrong[chosen])
+    start = protocol.align_globally(wrong[chosen[list(protocol.GLOBAL)]], subject.keypoints[list(protocol.GLOBAL)])
+    lips = [*range(48, 61), 64]
+    upper = [*range(36, 48), *range(17, 27)]
+    nose = list(range(27, 36))
+    cheek = [*lips, 76, 77, 36, 41, 40, 39, 42, 47, 46, 45, 7, 8, 9]
+    steps = {"nose": ([*nose, 70, 71], nose), "mouth": (lips, lips), "forehead": (upper, upper), "cheek": (cheek, [])}
+    for name, (rigid, bending) in steps.items():
+        scan = subject.regions[name]
+        share = 4 if name == "cheek" else 1
+        tree, own = SurfaceTree(wrong, triangles), wrong[chosen]
+        pose = protocol.align_region(scan.vertices, tree, start, own[rigid], subject.keypoints[rigid], share)
+        moved = SurfaceTree(pose.apply(wrong), triangles)
+        nearest = [int(((scan.vertices - subject.keypoints[k]) ** 2).sum(axis=1).argmin()) for k in bending]
+        targets = moved.query(scan.vertices).points
+        bent = icp.bend(scan.vertices, scan.triangles, targets, np.array(nearest, int), pose.apply(own[bending]))
+        slow = MM * np.linalg.norm(moved.query(bent).points - scan.vertices, axis=1).mean()
+        assert errors[name] == pytest.approx(slow, rel=1e-6), name
 
 
 def test_doubled_and_unused_vertices_are_taken_out(subject):
