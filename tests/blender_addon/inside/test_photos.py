@@ -88,7 +88,7 @@ def test_several_people_stand_side_by_side_in_the_order_of_the_list(heads_folder
 
 
 def test_the_time_from_click_to_head_is_told_beside_the_engines(heads_folder, addon, record_property):
-    """The best of five, because other work shares the machine."""
+    """The middle of five jobs with a warm backend."""
     jobs, build = addon("jobs"), addon("scene.build")
     photo, extra = str(heads_folder / "astronaut.jpg"), []
     for _ in range(6):
@@ -100,5 +100,5 @@ def test_the_time_from_click_to_head_is_told_beside_the_engines(heads_folder, ad
         took = time.perf_counter() - began
         record = json.loads(bpy.data.objects[job.made[0]]["mgcface_record"])
         extra.append(took - sum(record["timings_ms"].values()) / 1000.0)
-    record_property("click_to_head_over_engine_ms", round(1000 * min(extra[1:])))
+    record_property("click_to_head_over_engine_ms", round(1000 * sorted(extra[1:])[2]))
     assert len(heads()) == 6
