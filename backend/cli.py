@@ -263,6 +263,25 @@ def build_model(
     finish(lambda _: run(source, out, report, quiet))
 
 
+@app.command("build-albedo")
+def build_albedo(
+    photos: Annotated[
+        Path, typer.Option("--photos", help="Folder with the sets london, canada and, for variety, interfaces.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The albedo file to write.")] = Path(
+        "open-head.albedo.safetensors"
+    ),
+    model: ModelOption = "open-head",
+    modes: Annotated[int, typer.Option("--modes", min=1, max=100, help="Modes to keep.")] = 50,
+    report: Annotated[Path | None, typer.Option("--report", help="Folder for pictures and figures.")] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Learn the statistical albedo of a head from flat-lit photos. Needs the extra `train`."""
+    from backend.commands.build_albedo import run
+
+    finish(lambda _: run(photos, out, model, modes, report, quiet))
+
+
 @convert.command("mgcnet")
 def convert_mgcnet(
     checkpoint: Annotated[

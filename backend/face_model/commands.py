@@ -56,6 +56,7 @@ def model_details(name: str | Path) -> dict[str, Any]:
         "regions": {name: int(mask.sum()) for name, mask in sorted(model.regions.items())},
         "mirror": model.mirror is not None,
         "albedo_modes": 0 if model.albedo_basis is None else len(model.albedo_basis),
+        **_texture_albedo(name),
         **_remarks(model.info),
     }
 
@@ -69,6 +70,20 @@ def _about(info: ModelInfo) -> dict[str, Any]:
         "terms": info.terms,
         "attribution": info.attribution,
     }
+
+
+def _texture_albedo(name: str | Path) -> dict[str, Any]:
+    """What is known of the albedo beside a model, under the key ``texture_albedo``; nothing where there is none."""
+    # Imported here: it brings PyTorch, which listing models never needs.
+    from backend.face_model.albedo_file import albedo_path, read_albedo_metadata
+
+    path = albedo_path(name)
+    if not path.is_file():
+        return {}
+    about = read_albedo_metadata(path)
+    info = ModelInfo(**about["info"])
+    rights = {"licence": info.licence, "terms": info.terms, "attribution": info.attribution}
+    return {"texture_albedo": {"modes": about["modes"], "size": about["size"], **rights}}
 
 
 def _remarks(info: ModelInfo) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from backend.face_model.model import FaceModel, ModelInfo
 
 DEFAULT_MODEL = "open-head"
 SUFFIX = ".safetensors"
+# The albedo of a model lies beside it (backend.face_model.albedo_file).
+ALBEDO_SUFFIX = ".albedo.safetensors"
 
 # Tests, portable installations and shared machines set this to keep everything in one folder.
 HOME_VARIABLE = "MGCFACE_HOME"
@@ -113,7 +115,8 @@ def model_path(name: str) -> Path:
 def list_models() -> list[ModelEntry]:
     """All models: the default, those that can be installed, and whatever else is installed."""
     folder = models_folder()
-    found = sorted(path.stem for path in folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []
+    files = folder.glob(f"*{SUFFIX}") if folder.is_dir() else []
+    found = sorted(path.stem for path in files if not path.name.endswith(ALBEDO_SUFFIX))
     others = [name for name in found if name not in known_models() and name != DEFAULT_MODEL]
     return [_entry(name) for name in (DEFAULT_MODEL, *known_models(), *others)]
 

@@ -1,0 +1,1 @@
+"""The statistical albedo of the default head, learned from flat-lit photos."""
