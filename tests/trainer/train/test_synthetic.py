@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
 
 from backend.network.framing import frame
 from backend.rendering.rasterize import interpolate
-from backend.rendering.shade import shade, sh_basis, vertex_normals
+from backend.rendering.shade import sh_basis, shade, vertex_normals
 from backend.rendering.synthesis import draw_view
 from trainer.data.camera_faults import blurred, compressed, photographed
 from trainer.data.occluders import Capsules, draw_over
@@ -39,8 +41,10 @@ def scene(head):
 # --- repetition -------------------------------------------------------------------------------------------
 
 
-def test_a_batch_is_its_number(faces, head, batch):
-    faces.batch(6, 2)
+def test_a_batch_is_its_number(faces, head, batch, record_property):
+    start = time.perf_counter()
+    faces.batch(6, COUNT)
+    record_property("pictures_per_second", round(COUNT * VIEWS / (time.perf_counter() - start), 1))
     again = faces.batch(5, COUNT)
     another_maker = SyntheticFaces(head, SIDE, seed=3, looks=6, supersampling=1).batch(5, COUNT)
     for other in (again, another_maker):
@@ -239,15 +243,6 @@ def test_what_a_camera_does_is_a_seed():
     first, again, other = (photographed(pictures, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert first.dtype == torch.uint8 and first.shape == pictures.shape
-
-
-def test_throughput(faces, record_property):
-    """How many pictures a second, small ones, on one core; kept with the report."""
-    import time
-
-    start = time.perf_counter()
-    faces.batch(50, COUNT)
-    record_property("pictures_per_second_64", round(COUNT * VIEWS / (time.perf_counter() - start), 1))
 
 
 def test_points_behind_the_camera_do_not_break_the_projection():
