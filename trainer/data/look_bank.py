@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from backend.face_model.model import FaceModel
 from trainer.data.looks import BLOTCH, Look, Looks, waves
 
 # Part of the looks that wear a cloth mask; how far it stands off the skin, metres.
@@ -56,7 +55,7 @@ class LookBank:
 
     Parameters
     ----------
-    model : FaceModel
+    painter : Looks
     count : int
         N.
     seed : int
@@ -64,8 +63,7 @@ class LookBank:
         Holds 14 bytes for each look and vertex: 120 MB for 512 looks of the default head.
     """
 
-    def __init__(self, model: FaceModel, count: int, seed: int, device: torch.device) -> None:
-        painter = Looks(model)
+    def __init__(self, painter: Looks, count: int, seed: int, device: torch.device) -> None:
         looks = []
         for number in range(count):
             rng = np.random.default_rng([seed, number])

@@ -145,8 +145,8 @@ class SyntheticFaces:
     ) -> None:
         self.head, self.side, self.supersampling = head, side, supersampling
         self.people = People(head.model, seed, one_moment, one_sitting)
-        self.bank = LookBank(head.model, looks, seed, head.device)
         painter = Painter(head.model)
+        self.bank = LookBank(painter.looks, looks, seed, head.device)
         self.eye_direction = torch.from_numpy(painter.eye_direction).to(head.device, torch.float32)
         self.eye_vertices = torch.from_numpy(painter.eye_centres).long().to(head.device)
         self.is_eye = torch.from_numpy(painter.is_eye).to(head.device)

@@ -21,7 +21,7 @@ from trainer.losses.flags import ANYBODY, ONE_MOMENT, ONE_PERSON
 VIEWS = 3
 
 # Expressions that are drawn ahead; each picture shows one of them, some weaker.
-EXPRESSIONS = 2048
+EXPRESSIONS = 1024
 
 # Part of them that close their lips over an open jaw.
 CLOSED_LIPS = 0.04

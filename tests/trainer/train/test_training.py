@@ -363,9 +363,12 @@ def test_a_smoke_test_that_learned_nothing_fails(model, whole):
 
 
 def test_a_pack_trains_by_itself(tmp_path, capsys):
-    """Its own code, its own model, one command; a second call finds nothing left to do but says so."""
-    folder = tmp_path / "pack"
-    assert mgcface("--config", tiny_config(tmp_path, steps=2), "--pack", folder) == 0
+    """Its own code, its own model, one command."""
+    folder, config = tmp_path / "pack", tmp_path / "tiny.toml"
+    # Without the losses that draw predicted heads: a copy of the code compiles its kernels anew, and those most.
+    single = replace(TINY, losses=replace(TINY.losses, pixel=0.0, depth=0.0, epipolar=0.0))
+    config.write_text(config_text(replace(single, run=replace(TINY.run, steps=1))), "utf-8")
+    assert mgcface("--config", config, "--pack", folder) == 0
     megabytes = float(re.search(r"([\d.]+) MB", capsys.readouterr().out).group(1))
     assert megabytes <= 60
     script = folder / "train.sh"
