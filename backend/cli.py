@@ -331,6 +331,54 @@ def evaluate(
     finish(lambda _: run(model, split_names(sets), data, out, workers, json_output, quiet), json_output)
 
 
+@app.command()
+def train(
+    config: Annotated[Path | None, typer.Option("--config", help="TOML file; the defaults when left out.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for checkpoints, log and weights.")] = Path(
+        "out/training"
+    ),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out; begin where there is none.")
+    ] = False,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="Go on from this checkpoint instead of the newest.")
+    ] = None,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Train a tiny network for a minute or two and check that it learned.")
+    ] = False,
+    pack: Annotated[
+        Path | None,
+        typer.Option("--pack", help="Train nothing; gather here what a machine without a network needs to train."),
+    ] = None,
+    device: DeviceOption = Device.auto,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", min=0.0, help="Stop with a checkpoint after this time.")
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write for TensorBoard. Needs the extra `board`.")
+    ] = False,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train our own encoder on invented people. Several GPUs: torchrun --nproc-per-node N -m backend.cli train ..."""
+    from backend.commands.train import Request, run
+
+    request = Request(
+        config=config,
+        out=out,
+        resume=resume,
+        checkpoint=checkpoint,
+        smoke=smoke,
+        pack=pack,
+        device=device.value,
+        minutes=minutes,
+        tensorboard=tensorboard,
+        json_output=json_output,
+        quiet=quiet,
+    )
+    finish(lambda interrupt: run(request, interrupt), json_output)
+
+
 def split_names(text: str) -> tuple[str, ...]:
     """``"glb, obj"`` -> ``("glb", "obj")``, without doubles."""
     return tuple(dict.fromkeys(name for name in (part.strip().lower() for part in text.split(",")) if name))

@@ -49,6 +49,12 @@ class DependencyError(MgcFaceError):
     code = "dependency"
 
 
+class TrainingError(MgcFaceError):
+    """A training run cannot start, go on or be resumed: its configuration, its checkpoints, its losses."""
+
+    code = "training"
+
+
 class Cancelled(MgcFaceError):
     """The user cancelled; nothing is wrong and nothing half-written stays behind."""
 

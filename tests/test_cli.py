@@ -26,6 +26,7 @@ COMMANDS = (
     "convert mgcnet",
     "build-model",
     "evaluate",
+    "train",
 )
 
 

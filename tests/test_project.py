@@ -16,11 +16,11 @@ from backend import __version__
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib  # pytest brings it along
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-EXTRAS = {"gpu", "train", "addon-dev", "fan", "heif", "bfm", "dev"}
+EXTRAS = {"gpu", "train", "addon-dev", "fan", "heif", "bfm", "board", "dev"}
 
 # bpy is asked for with an exact version and only there.
 PINNED_IN_PYPROJECT = {"bpy"}

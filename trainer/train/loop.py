@@ -1,0 +1,351 @@
+"""The training loop.
+
+A step draws a batch, looks at it, compares, and moves the weights. Nothing else has a memory: the batch is a function
+of the step's number and of the process, the rate is one of the step. So a run that was stopped at any checkpoint and
+goes on gives, on the same machine, the very weights of one that was not.
+
+Symbols: P pictures of a batch, S side of a crop.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from backend.errors import Cancelled, TrainingError
+from backend.face_model.model import FaceModel, ModelInfo
+from backend.network.backbone import SIZES, Backbone
+from backend.network.encoder_weights import fingerprint, save_encoder
+from backend.network.outputs import Predicted, decode
+from trainer.data.synthetic import Head, SyntheticFaces, Triplets
+from trainer.train.board import Board
+from trainer.train.checkpoint import Checkpoint, State, as_tensors, check_resumable, load_checkpoint, save_checkpoint
+from trainer.train.config import Config, OptimiserConfig, RunConfig, config_text
+from trainer.train.objective import terms, total
+from trainer.train.processes import Processes
+from trainer.train.validation import validate
+
+# Adam's memory of gradients and of their squares, for networks that learn from ever new pictures.
+BETAS = (0.9, 0.99)
+
+# Added to the seed of the people: validation never meets training.
+VALIDATION_SEED, VALIDATION_LOOKS = 1_000_003, 64
+
+# Triplets that are validated at a time.
+VALIDATION_BATCH = 8
+
+# The step's mean over the last steps is what is shown.
+SHOWN_STEPS = 20
+
+CONFIG_FILE, LOG_FILE, WEIGHTS_FILE = "config.toml", "log.jsonl", "encoder.safetensors"
+
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended.
+
+    Attributes
+    ----------
+    step : int
+        Steps that are done, of ``steps`` in all.
+    figures : dict of str to dict
+        Validation by step, see ``validation.py``.
+    weights : Path
+        Of the averaged network, as :class:`backend.network.encoder.FaceEncoder` reads them.
+    seconds_per_step, pictures_per_second : float
+        Of this process, drawing included, validation not.
+    """
+
+    step: int
+    steps: int
+    figures: dict[str, dict[str, float]]
+    weights: Path
+    seconds_per_step: float
+    pictures_per_second: float
+
+
+@dataclass
+class Options:
+    """What does not change the result of a run.
+
+    Attributes
+    ----------
+    resume : Path or None
+        A checkpoint to go on from.
+    stop_at : int or None
+        Stop, as if interrupted, after this many steps in all.
+    minutes : float or None
+        The same after this time.
+    tensorboard : bool
+    progress : callable, optional
+    cancel : callable
+        True once the user wants to stop.
+    """
+
+    resume: Path | None = None
+    stop_at: int | None = None
+    minutes: float | None = None
+    tensorboard: bool = False
+    progress: Progress | None = None
+    cancel: Callable[[], bool] = field(default=lambda: False)
+
+
+def train(config: Config, model: FaceModel, out: Path, processes: Processes, options: Options) -> Ended:
+    """Train until ``config.run.steps``, or until the options say stop; either way the last checkpoint is written.
+
+    Raises
+    ------
+    TrainingError
+        A loss is not a number, or the checkpoint is of another run.
+    Cancelled
+        The user stopped; the checkpoint is written.
+    """
+    run = Run(config, model, out, processes, options)
+    try:
+        return run.go()
+    finally:
+        run.board.close()
+
+
+class Run:
+    """One training run in one process."""
+
+    def __init__(self, config: Config, model: FaceModel, out: Path, processes: Processes, options: Options) -> None:
+        self.config, self.out, self.processes, self.options = config, out, processes, options
+        size = SIZES[config.network.size]
+        self.head = Head(model, processes.device)
+        self.fingerprint = fingerprint(model)
+        torch.manual_seed(config.optimiser.seed)
+        self.backbone = Backbone(size, self.head.layout.outputs).to(processes.device)
+        # PyTorch's types do not know the argument.
+        self.backbone = self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = as_tensors(self.backbone.state_dict())
+        self.optimiser = make_optimiser(self.backbone, config.optimiser)
+        self.figures: dict[str, dict[str, float]] = {}
+        self.step = 0
+        if options.resume is not None:
+            self._resume(load_checkpoint(options.resume), options.resume)
+        self.network = processes.shared(self.backbone)
+        data = config.data
+        kinds = {"one_moment": data.one_moment, "one_sitting": data.one_sitting}
+        self.faces = SyntheticFaces(self.head, size.side, data.seed, data.looks, data.supersampling, **kinds)
+        self.held_out = held_out(config, self.head) if processes.first else []
+        self.board = Board(out / "board", options.tensorboard and processes.first, self.step)
+        if processes.first:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / CONFIG_FILE).write_text(config_text(config), "utf-8")
+            forget_after(out / LOG_FILE, self.step)
+
+    # --- the loop -----------------------------------------------------------------------------------------
+
+    def go(self) -> Ended:
+        run, options, began = self.config.run, self.options, time.monotonic()
+        if not self.step:
+            self._validate()
+        spent, saved, first = 0.0, self.step if options.resume else -1, self.step
+        while self.step < run.steps:
+            cancelled = self.processes.anybody(options.cancel())
+            late = options.minutes is not None and time.monotonic() - began > 60.0 * options.minutes
+            if cancelled or self.processes.anybody(late) or self.step == options.stop_at:
+                break
+            start = time.monotonic()
+            found = self._one_step()
+            spent += time.monotonic() - start
+            self._tell(found, spent / (self.step - first))
+            if self.step % run.validate_every == 0 or self.step == run.steps:
+                self._validate()
+            if self.step % run.checkpoint_every == 0 or self.step == run.steps:
+                self._save()
+                saved = self.step
+        if saved != self.step:
+            self._save()
+        if self.processes.anybody(options.cancel()):
+            raise Cancelled(f"Training stopped after {self.step} steps; go on with --resume.")
+        seconds = spent / max(self.step - first, 1)
+        pictures = 3 * self.config.optimiser.batch / seconds if seconds else 0.0
+        return Ended(self.step, run.steps, self.figures, self.out / WEIGHTS_FILE, seconds, pictures)
+
+    def _one_step(self) -> dict[str, float]:
+        """Move the weights once; the losses by name, means over all processes."""
+        config, processes = self.config, self.processes
+        batch = self.faces.batch(self.step * processes.count + processes.rank, config.optimiser.batch)
+        self.network.train()
+        found = terms(self._look(self.network, batch.photos.flatten(0, 1)), batch, self.head, config.losses)
+        loss = total(found, config.losses)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.backbone.parameters(), config.optimiser.clip)
+        said = torch.stack([*(value.detach() for value in found.values()), loss.detach(), norm.detach()])
+        names = [*found, "loss", "gradient"]
+        values = dict(zip(names, processes.mean(said).tolist()))
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f'At step {self.step + 1} "{name}" became {value}; lower optimiser.rate or the weight of that '
+                    "loss, and resume from the last checkpoint."
+                )
+        rate = rate_at(self.step, config.run, config.optimiser)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.step()
+        self.step += 1
+        self._follow()
+        return {**values, "rate": rate}
+
+    def _look(self, network: nn.Module, photos: torch.Tensor) -> Predicted:
+        """(P, S, S, 3) uint8 -> what the network says; its numbers leave half precision before they mean anything."""
+        half = self.config.optimiser.precision == "bfloat16"
+        with torch.autocast(self.processes.device.type, dtype=torch.bfloat16, enabled=half):
+            numbers = network(photos)
+        return decode(numbers.float(), self.head.layout)
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """The average follows the weights: quickly at first, when they are worth nothing yet."""
+        share = min(self.config.optimiser.average, (1.0 + self.step) / (10.0 + self.step))
+        for name, tensor in self.backbone.state_dict().items():
+            if tensor.is_floating_point():
+                self.average[name].lerp_(tensor, 1.0 - share)
+            else:
+                self.average[name].copy_(tensor)
+
+    # --- what is seen of it -------------------------------------------------------------------------------
+
+    def _tell(self, found: dict[str, float], seconds: float) -> None:
+        if not self.processes.first:
+            return
+        write_line(self.out / LOG_FILE, {"step": self.step, **found})
+        self.board.scalars("training", found, self.step)
+        if self.options.progress is not None:
+            text = f"step {self.step}, loss {found['loss']:.3f}, {seconds:.2f} s a step"
+            self.options.progress(self.step / self.config.run.steps, text)
+
+    def _validate(self) -> None:
+        """Look at held-out people with the averaged weights; the first process does, the others wait."""
+        if self.processes.first:
+            network = averaged(self.config, self.head, self.average)
+            figures = validate(lambda photos: self._look(network, photos), self.held_out, self.head, self.config.losses)
+            self.figures[str(self.step)] = figures
+            write_line(self.out / LOG_FILE, {"step": self.step, "validation": figures})
+            self.board.scalars("validation", figures, self.step)
+            self.board.pictures(lambda photos: self._look(network, photos), self.held_out, self.head, self.step)
+        self.processes.wait()
+
+    def _save(self) -> None:
+        """Write a checkpoint, and the averaged weights as they would be used."""
+        if self.processes.first:
+            first, second = {}, {}
+            for name, parameter in self.backbone.named_parameters():
+                memory = self.optimiser.state.get(parameter)
+                if memory:
+                    first[name], second[name] = memory["exp_avg"], memory["exp_avg_sq"]
+            state = Checkpoint(
+                self.step,
+                self.config,
+                self.fingerprint,
+                self.processes.count,
+                self.backbone.state_dict(),
+                self.average,
+                first,
+                second,
+                self.figures,
+            )
+            save_checkpoint(self.out, state, self.config.run.keep)
+            info = weights_info(self.config, self.head.model, self.step, self.figures)
+            save_encoder(self.out / WEIGHTS_FILE, self.average, self.config.network.size, self.head.model, info)
+        self.processes.wait()
+
+    def _resume(self, checkpoint: Checkpoint, path: Path) -> None:
+        check_resumable(checkpoint, self.config, self.fingerprint, self.processes.count, path)
+        try:
+            self.backbone.load_state_dict(checkpoint.network)
+        except RuntimeError as error:
+            raise TrainingError(
+                f"{path} holds another network than this version trains; start in another folder."
+            ) from error
+        self.average = {name: tensor.to(self.processes.device) for name, tensor in checkpoint.average.items()}
+        for name, parameter in self.backbone.named_parameters():
+            if name in checkpoint.first:
+                layout = {"device": parameter.device, "memory_format": torch.preserve_format}
+                self.optimiser.state[parameter] = {
+                    "step": torch.tensor(float(checkpoint.step)),
+                    "exp_avg": torch.empty_like(parameter, **layout).copy_(checkpoint.first[name]),
+                    "exp_avg_sq": torch.empty_like(parameter, **layout).copy_(checkpoint.second[name]),
+                }
+        self.step, self.figures = checkpoint.step, dict(checkpoint.figures)
+
+
+# --- parts of a run ---------------------------------------------------------------------------------------
+
+
+def make_optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
+    """AdamW; biases and normalisations do not decay."""
+    decays = [parameter for parameter in network.parameters() if parameter.dim() > 1]
+    stays = [parameter for parameter in network.parameters() if parameter.dim() <= 1]
+    groups = [{"params": decays, "weight_decay": config.weight_decay}, {"params": stays, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.rate, betas=BETAS)
+
+
+def rate_at(step: int, run: RunConfig, config: OptimiserConfig) -> float:
+    """The learning rate of a step: up a line, down half a cosine."""
+    if step < config.warmup:
+        return config.rate * (step + 1) / config.warmup
+    done = (step - config.warmup) / max(run.steps - config.warmup, 1)
+    return config.rate * (
+        config.last_rate + (1.0 - config.last_rate) * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
+    )
+
+
+def averaged(config: Config, head: Head, average: State) -> Backbone:
+    """A network with the averaged weights, for looking only."""
+    with torch.device("meta"):
+        network = Backbone(SIZES[config.network.size], head.layout.outputs)
+    network.load_state_dict(as_tensors(average), assign=True)
+    return network.for_inference()
+
+
+def held_out(config: Config, head: Head) -> list[Triplets]:
+    """People that training never draws."""
+    data, side = config.data, SIZES[config.network.size].side
+    looks = min(data.looks, VALIDATION_LOOKS)
+    kinds = {"one_moment": data.one_moment, "one_sitting": data.one_sitting}
+    faces = SyntheticFaces(head, side, data.seed + VALIDATION_SEED, looks, data.supersampling, **kinds)
+    starts = range(0, data.validation, VALIDATION_BATCH)
+    return [faces.batch(start, min(VALIDATION_BATCH, data.validation - start)) for start in starts]
+
+
+def weights_info(config: Config, model: FaceModel, step: int, figures: dict[str, dict[str, float]]) -> ModelInfo:
+    """What the weights say of themselves: they may be used as the face model may."""
+    latest = figures[max(figures, key=int)] if figures else {}
+    return ModelInfo(
+        name=f"mgcface-{config.network.size}",
+        version=f"step {step}",
+        licence=model.info.licence,
+        commercial=model.info.commercial,
+        terms=model.info.terms,
+        attribution=model.info.attribution,
+        extra={"training_steps": step, "training_config": config.as_dict(), "validation": latest},
+    )
+
+
+def write_line(path: Path, values: dict) -> None:
+    """Add one JSON object to a log."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(values) + "\n")
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Remove what a log says of steps that are done again."""
+    if path.is_file():
+        lines = path.read_text("utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if step and json.loads(line)["step"] <= step]
+        path.write_text("".join(kept), "utf-8")
