@@ -34,10 +34,18 @@ class UsageError(MgcFaceError):
     code = "usage"
 
 
+class Interrupted(KeyboardInterrupt):
+    """What a signal raises.
+
+    Not ``KeyboardInterrupt`` itself: Python notes when that one passes through a string that is executed, such as
+    the ones that dataclasses are made from, and then ends the process by the signal at its exit, whatever its exit code.
+    """
+
+
 class Interrupt:
     """Ctrl-C and a request to end, heard once.
 
-    The first signal raises ``KeyboardInterrupt`` where the program is, which unwinds through every
+    The first signal raises ``Interrupted`` where the program is, which unwinds through every
     ``finally`` and leaves no half-written file. Signals that follow are ignored so that they do not
     interrupt that cleaning up. A program with a loop of its own asks to be called instead of interrupted.
     """
@@ -60,7 +68,7 @@ class Interrupt:
         self.number = number
         signal.signal(number, signal.SIG_IGN)
         if self.answer is None:
-            raise KeyboardInterrupt
+            raise Interrupted
         self.answer()
 
     def answer_with(self, answer: Callable[[], object]) -> None:

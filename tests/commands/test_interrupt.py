@@ -100,6 +100,21 @@ def test_an_error_caused_by_the_signal_counts_as_the_signal(capsys):
     assert "Interrupted" in capsys.readouterr().err
 
 
+def test_a_signal_inside_executed_text_gives_the_exit_code(tmp_path):
+    """Imports execute strings, and from those Python would end ``python -m`` by the signal instead."""
+    (tmp_path / "interrupted.py").write_text(
+        "import signal, sys\n"
+        "from backend.commands.console import run_guarded\n"
+        "sys.exit(run_guarded(lambda interrupt: exec('signal.raise_signal(signal.SIGINT)') or 0))\n"
+    )
+    command = [sys.executable, "-m", "interrupted"]
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, str(tmp_path)])}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert ended.returncode == 130, ended.stderr
+    assert "Interrupted" in ended.stderr
+
+
 def test_handlers_are_put_back():
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     run_guarded(lambda interrupt: 0)
