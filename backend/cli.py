@@ -57,6 +57,8 @@ addon = typer.Typer(help="The Blender add-on: build its zip, install it.", no_ar
 app.add_typer(addon, name="addon")
 convert = typer.Typer(help="Weights that others published: turn them into files of ours.", no_args_is_help=True)
 app.add_typer(convert, name="convert")
+train_data = typer.Typer(help="Samples for `mgcface train` on disk.", no_args_is_help=True)
+app.add_typer(train_data, name="train-data")
 
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -377,6 +379,26 @@ def train(
         quiet=quiet,
     )
     finish(lambda interrupt: run(request, interrupt), json_output)
+
+
+@train_data.command("draw")
+def train_data_draw(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the shards.")],
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file of a training; the defaults when left out.")
+    ] = None,
+    triplets: Annotated[int, typer.Option("--triplets", min=1, help="Invented people, three pictures each.")] = 10000,
+    side: Annotated[
+        int | None, typer.Option("--side", min=32, max=512, help="Of the pictures, pixels; else the network's.")
+    ] = None,
+    device: DeviceOption = Device.auto,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes to spread the work over.")] = 1,
+    quiet: QuietOption = False,
+) -> None:
+    """Draw invented people once, to train on them many times. The same line goes on after a stop."""
+    from backend.commands.train_data import run_draw
+
+    finish(lambda interrupt: run_draw(config, out, triplets, side, device.value, workers, quiet, interrupt))
 
 
 def split_names(text: str) -> tuple[str, ...]:

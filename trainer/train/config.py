@@ -22,6 +22,9 @@ else:
 PRECISIONS = ("float32", "bfloat16")
 VARIANTS = ("ours", "published")
 
+# Entries that name files and folders.
+FILES = (("data", "model"), ("data", "shards"))
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -37,6 +40,8 @@ class DataConfig:
     ``model``: name or file of a face model. ``seed``: of the people. ``looks``: drawn ahead. ``supersampling``:
     pictures are drawn this many times as large. ``one_moment``, ``one_sitting``: parts of the triplets, see
     :class:`trainer.data.triplets.People`. ``validation``: triplets that are never trained on.
+
+    ``shards``: a folder that ``mgcface train-data draw`` made, to train on instead of drawing.
     """
 
     model: str = "open-head"
@@ -46,6 +51,7 @@ class DataConfig:
     one_moment: float = 0.4
     one_sitting: float = 0.3
     validation: int = 256
+    shards: str = ""
 
 
 @dataclass(frozen=True)
@@ -210,8 +216,8 @@ def first_difference(before: Config, now: Config) -> str | None:
     old, new = before.as_dict(), now.as_dict()
     for section in ("network", "data", "losses", "optimiser"):
         for name, value in new[section].items():
-            # The model may lie elsewhere; whether it is the same is seen from its fingerprint.
-            if old[section][name] != value and (section, name) != ("data", "model"):
+            # Files may lie elsewhere; whether they are the same is seen from their fingerprints.
+            if old[section][name] != value and (section, name) not in FILES:
                 return f'"{section}.{name}" was {old[section][name]!r} and is now {value!r}'
     return None
 

@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -24,12 +24,13 @@ from backend.face_model.model import FaceModel, ModelInfo
 from backend.network.backbone import SIZES, Backbone
 from backend.network.encoder_weights import fingerprint, save_encoder
 from backend.network.outputs import Predicted, decode
-from trainer.data.synthetic import Head, SyntheticFaces, Triplets
+from trainer.data.synthetic import Head, Triplets
 from trainer.train.board import Board
 from trainer.train.checkpoint import Checkpoint, State, as_tensors, check_resumable, load_checkpoint, save_checkpoint
 from trainer.train.config import Config, OptimiserConfig, RunConfig, config_text
 from trainer.train.objective import terms, total
 from trainer.train.processes import Processes
+from trainer.train.sources import drawing, training_source
 from trainer.train.validation import validate
 
 # Adam's memory of gradients and of their squares, for networks that learn from ever new pictures.
@@ -135,9 +136,7 @@ class Run:
         if options.resume is not None:
             self._resume(load_checkpoint(options.resume), options.resume)
         self.network = processes.shared(self.backbone)
-        data = config.data
-        kinds = {"one_moment": data.one_moment, "one_sitting": data.one_sitting}
-        self.faces = SyntheticFaces(self.head, size.side, data.seed, data.looks, data.supersampling, **kinds)
+        self.faces = training_source(config.data, self.head, size.side)
         self.held_out = held_out(config, self.head) if processes.first else []
         self.board = Board(out / "board", options.tensorboard and processes.first, self.step)
         if processes.first:
@@ -317,8 +316,7 @@ def held_out(config: Config, head: Head) -> list[Triplets]:
     """People that training never draws."""
     data, side = config.data, SIZES[config.network.size].side
     looks = min(data.looks, VALIDATION_LOOKS)
-    kinds = {"one_moment": data.one_moment, "one_sitting": data.one_sitting}
-    faces = SyntheticFaces(head, side, data.seed + VALIDATION_SEED, looks, data.supersampling, **kinds)
+    faces = replace(drawing(data, side), seed=data.seed + VALIDATION_SEED, looks=looks).faces(head)
     starts = range(0, data.validation, VALIDATION_BATCH)
     return [faces.batch(start, min(VALIDATION_BATCH, data.validation - start)) for start in starts]
 
