@@ -348,6 +348,10 @@ def train(
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Train a tiny network for a minute or two and check that it learned.")
     ] = False,
+    ablation: Annotated[
+        bool,
+        typer.Option("--ablation", help="Train with and without each loss between views from one start, and compare."),
+    ] = False,
     pack: Annotated[
         Path | None,
         typer.Option("--pack", help="Train nothing; gather here what a machine without a network needs to train."),
@@ -371,6 +375,7 @@ def train(
         resume=resume,
         checkpoint=checkpoint,
         smoke=smoke,
+        ablation=ablation,
         pack=pack,
         device=device.value,
         minutes=minutes,

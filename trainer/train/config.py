@@ -60,9 +60,10 @@ class LossConfig:
 
     The first block compares with what is known of invented people, in units of each group's spread
     (:data:`backend.network.outputs.SCALES`); ``vertices`` in millimetres, ``landmarks`` in squared pixels of a
-    crop of 224. ``error``: what the network says of its own errors. The second block compares the views of a
-    triplet (:class:`trainer.losses.multi_view.LossWeights` has the origin of its numbers), drawn with
-    ``side`` pixels, in the variant ``ours`` or ``published``.
+    crop of 224. ``error``: what the network says of its own errors. The second block needs no truth, and is not
+    needed where the first is: the head as it is drawn against the photo, and priors. The third compares the views
+    of a triplet (:class:`trainer.losses.multi_view.LossWeights` has the origin of the numbers of both), drawn
+    with ``side`` pixels, in the variant ``ours`` or ``published``.
     """
 
     identity: float = 1.0
@@ -75,6 +76,11 @@ class LossConfig:
     vertices: float = 0.3
     landmarks: float = 2e-3
     error: float = 0.05
+
+    render: float = 0.0
+    shape_prior: float = 0.0
+    albedo_prior: float = 0.0
+    light_prior: float = 0.0
 
     agreement: float = 1e-3
     pixel: float = 0.15
@@ -118,6 +124,18 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
+class AblationConfig:
+    """What only ``--ablation`` reads, see ``ablation.py``.
+
+    ``start_steps``: of the run with single-view losses that all others start from. ``seeds``: how often
+    everything is done, with other people and other first weights.
+    """
+
+    start_steps: int = 2000
+    seeds: int = 1
+
+
+@dataclass(frozen=True)
 class Config:
     """A whole training run."""
 
@@ -126,6 +144,7 @@ class Config:
     losses: LossConfig = field(default_factory=LossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    ablation: AblationConfig = field(default_factory=AblationConfig)
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
         return asdict(self)
@@ -174,7 +193,7 @@ def _check(config: Config, source: str) -> None:
     for name, value, known in choices:
         if value not in known:
             raise TrainingError(f'"{name}" of {source} is "{value}"; choose from {", ".join(known)}.')
-    for section in ("data", "losses", "optimiser", "run"):
+    for section in ("data", "losses", "optimiser", "run", "ablation"):
         part = getattr(config, section)
         for entry in fields(part):
             value = getattr(part, entry.name)
@@ -182,6 +201,7 @@ def _check(config: Config, source: str) -> None:
                 raise TrainingError(f'"{section}.{entry.name}" of {source} is {value}; it must not be negative.')
     least_one = ("data.looks", "data.supersampling", "data.validation", "losses.side", "optimiser.batch")
     least_one += ("run.steps", "run.checkpoint_every", "run.validate_every", "run.keep")
+    least_one += ("ablation.start_steps", "ablation.seeds")
     for name in least_one:
         section, entry = name.split(".")
         if getattr(getattr(config, section), entry) < 1:

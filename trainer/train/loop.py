@@ -76,12 +76,14 @@ class Ended:
 
 @dataclass
 class Options:
-    """What does not change the result of a run.
+    """Where a run begins and when it stops, and what is seen of it.
 
     Attributes
     ----------
     resume : Path or None
         A checkpoint to go on from.
+    start : Path or None
+        A checkpoint whose averaged weights a new run begins with; the one thing here that changes the result.
     stop_at : int or None
         Stop, as if interrupted, after this many steps in all.
     minutes : float or None
@@ -93,6 +95,7 @@ class Options:
     """
 
     resume: Path | None = None
+    start: Path | None = None
     stop_at: int | None = None
     minutes: float | None = None
     tensorboard: bool = False
@@ -129,6 +132,8 @@ class Run:
         self.backbone = Backbone(size, self.head.layout.outputs).to(processes.device)
         # PyTorch's types do not know the argument.
         self.backbone = self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if options.start is not None and options.resume is None:
+            self._start(load_checkpoint(options.start), options.start)
         self.average = as_tensors(self.backbone.state_dict())
         self.optimiser = make_optimiser(self.backbone, config.optimiser)
         self.figures: dict[str, dict[str, float]] = {}
@@ -263,14 +268,23 @@ class Run:
             save_encoder(self.out / WEIGHTS_FILE, self.average, self.config.network.size, self.head.model, info)
         self.processes.wait()
 
-    def _resume(self, checkpoint: Checkpoint, path: Path) -> None:
-        check_resumable(checkpoint, self.config, self.fingerprint, self.processes.count, path)
+    def _start(self, checkpoint: Checkpoint, path: Path) -> None:
+        """Take the averaged weights of a run, and nothing else of it."""
+        if checkpoint.face_model != self.fingerprint:
+            raise TrainingError(f"{path} was trained on another face model; start from another checkpoint.")
+        self._load(checkpoint.average, path)
+
+    def _load(self, state: State, path: Path) -> None:
         try:
-            self.backbone.load_state_dict(checkpoint.network)
+            self.backbone.load_state_dict(state)
         except RuntimeError as error:
             raise TrainingError(
                 f"{path} holds another network than this version trains; start in another folder."
             ) from error
+
+    def _resume(self, checkpoint: Checkpoint, path: Path) -> None:
+        check_resumable(checkpoint, self.config, self.fingerprint, self.processes.count, path)
+        self._load(checkpoint.network, path)
         self.average = {name: tensor.to(self.processes.device) for name, tensor in checkpoint.average.items()}
         for name, parameter in self.backbone.named_parameters():
             if name in checkpoint.first:

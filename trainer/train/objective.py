@@ -2,7 +2,8 @@
 
 Every group of outputs is compared with the truth in units of its spread, so that weights of about one count all
 groups alike. Two losses join groups that a user sees together: ``vertices``, where the head is in its own space, and
-``landmarks``, where it is in the picture. The multi-view losses are those of ``trainer/losses``.
+``landmarks``, where it is in the picture. Losses that need no truth (the head as drawn against the photo, priors,
+agreement of the views) are those of ``trainer/losses``.
 
 Variances are learned from the errors that the network makes, which they do not change: the likelihood of the errors,
 held fixed, under normal distributions, ``(log v + e^2 / v) / 2``. (Training means through that likelihood too lets a
@@ -16,6 +17,9 @@ Symbols: B triplets, N views of each, P = B N pictures, V vertices.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 
 from backend.network.outputs import SCALES, Predicted
@@ -26,11 +30,16 @@ from trainer.losses.agreement import agreement_loss
 from trainer.losses.flags import ONE_PERSON
 from trainer.losses.landmarks import ibug68_weights, landmark_loss
 from trainer.losses.multi_view import every_pair, multi_view_terms, published_multi_view_terms
+from trainer.losses.priors import albedo_prior, light_prior, shape_prior
+from trainer.losses.render import lit_head, photometric_loss
 from trainer.train.config import LossConfig
 
 # Landmark losses are in pixels of a crop of this side, as published.
 PUBLISHED_SIDE = 224
 MILLIMETRES = 1000.0
+
+# Skin whose colour nobody says: that of middle tone, in linear light.
+EVEN_ALBEDO = 0.3
 
 # Losses between the views of a triplet.
 COMPARED = ("pixel", "depth", "epipolar")
@@ -85,8 +94,9 @@ def terms(said: Predicted, batch: Triplets, head: Head, weights: LossConfig) -> 
         result["error"] = surprise(said, found)
     if weights.agreement > 0:
         result["agreement"] = agreement_loss(said.identity.unflatten(0, (-1, VIEWS))).mean()
+    result.update(_priors(said, weights))
     compared = [name for name in COMPARED if getattr(weights, name) > 0]
-    if not (weights.vertices > 0 or weights.landmarks > 0 or compared):
+    if not (weights.vertices > 0 or weights.landmarks > 0 or weights.render > 0 or compared):
         return result
     vertices = head.vertices(said.identity, said.expression)
     if weights.vertices > 0:
@@ -100,9 +110,13 @@ def terms(said: Predicted, batch: Triplets, head: Head, weights: LossConfig) -> 
         result["landmarks"] = landmark_loss(
             scale * pixels, scale * batch.landmarks["ibug68"], ibug68_weights().to(pixels)
         ).mean()
-    if compared:
-        views = _compared(said, vertices, batch, head, weights)
-        result.update({name: views[name] for name in compared})
+    if compared or weights.render > 0:
+        drawn = _drawn(said, vertices, batch, head, weights.side)
+        if weights.render > 0:
+            result["render"] = _rendered(said, vertices, drawn, head)
+        if compared:
+            views = _compared(drawn, batch, head, weights)
+            result.update({name: views[name] for name in compared})
     return result
 
 
@@ -111,38 +125,86 @@ def total(found: dict[str, torch.Tensor], weights: LossConfig) -> torch.Tensor:
     return torch.stack([getattr(weights, name) * value for name, value in found.items()]).sum()
 
 
-def _compared(
-    said: Predicted, vertices: torch.Tensor, batch: Triplets, head: Head, weights: LossConfig
-) -> dict[str, torch.Tensor]:
-    """The multi-view losses of heads (P, V, 3), drawn in small pictures."""
-    side = weights.side
+def _priors(said: Predicted, weights: LossConfig) -> dict[str, torch.Tensor]:
+    result = {}
+    if weights.shape_prior > 0:
+        result["shape_prior"] = shape_prior(said.identity, said.expression).mean()
+    if weights.albedo_prior > 0:
+        result["albedo_prior"] = albedo_prior(said.albedo).mean()
+    if weights.light_prior > 0:
+        result["light_prior"] = light_prior(said.light).mean()
+    return result
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Heads as predicted, drawn in small pictures, and their photos; a list of each, one entry for each view."""
+
+    views: list[View]
+    photos: list[torch.Tensor]
+    skins: list[torch.Tensor]
+    landmarks: list[torch.Tensor]
+    visible: list[torch.Tensor]
+
+
+def _drawn(said: Predicted, vertices: torch.Tensor, batch: Triplets, head: Head, side: int) -> _Drawn:
+    """Draw heads (P, V, 3)."""
     K, t = said.K(side), said.t(head.layout)
-    views: list[View] = []
-    photos, skins, landmarks, visible = [], [], [], []
+    result = _Drawn([], [], [], [], [])
     scale = side / batch.photos.shape[2]
     for view in range(VIEWS):
         mine = slice(view, None, VIEWS)
-        views.append(draw_view(vertices[mine], head.triangles, K[mine], said.R[mine], t[mine], side, side))
-        photos.append(_small(batch.photos[:, view].float() / 255.0, side))
-        skins.append(_small(batch.skin[:, view, ..., None], side)[..., 0])
+        result.views.append(draw_view(vertices[mine], head.triangles, K[mine], said.R[mine], t[mine], side, side))
+        result.photos.append(_small(batch.photos[:, view].float() / 255.0, side))
+        result.skins.append(_small(batch.skin[:, view, ..., None], side)[..., 0])
         # The jaw is an outline in every picture, and not the same points of the head.
-        landmarks.append(scale * batch.landmarks["ibug68"][mine, 17:])
-        visible.append(batch.visible["ibug68"][mine, 17:])
+        result.landmarks.append(scale * batch.landmarks["ibug68"][mine, 17:])
+        result.visible.append(batch.visible["ibug68"][mine, 17:])
+    return result
+
+
+def _compared(drawn: _Drawn, batch: Triplets, head: Head, weights: LossConfig) -> dict[str, torch.Tensor]:
+    """The multi-view losses."""
     if weights.variant == "published":
-        return published_multi_view_terms(views, photos, landmarks, batch.flags, head.triangles)
+        return published_multi_view_terms(drawn.views, drawn.photos, drawn.landmarks, batch.flags, head.triangles)
     moved = batch.moved & (batch.flags >= ONE_PERSON)
     return multi_view_terms(
-        views,
-        photos,
-        landmarks,
+        drawn.views,
+        drawn.photos,
+        drawn.landmarks,
         batch.flags,
         head.triangles,
         every_pair(VIEWS),
-        skins=skins,
-        visible=visible,
+        skins=drawn.skins,
+        visible=drawn.visible,
         counted=head.skin_triangles,
         moved=moved,
     )
+
+
+def _rendered(said: Predicted, vertices: torch.Tensor, drawn: _Drawn, head: Head) -> torch.Tensor:
+    """() how much heads with the albedo and the light that were said differ from their photos, where there is skin."""
+    albedo = _albedo(said.albedo, head)
+    terms = []
+    for number, (view, photo, skin) in enumerate(zip(drawn.views, drawn.photos, drawn.skins)):
+        mine = slice(number, None, VIEWS)
+        picture = lit_head(vertices[mine], head.triangles, view, albedo[mine], said.light[mine], photo)
+        triangle = view.fragments.triangle
+        covered = view.fragments.mask & head.skin_triangles[triangle.clamp(min=0).long()]
+        terms.append(photometric_loss(picture, photo, skin, covered))
+    return torch.stack(terms).mean()
+
+
+def _albedo(coefficients: torch.Tensor, head: Head) -> torch.Tensor:
+    """(P, A) standard deviations -> (P, V, 3) linear RGB; even where the model has no albedo: light then tints it."""
+    model = head.model
+    if model.albedo_mean is None or model.albedo_basis is None:
+        return torch.full_like(head.mean, EVEN_ALBEDO).expand(len(coefficients), -1, -1)
+    mean, basis = (
+        torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(coefficients)
+        for values in (model.albedo_mean, model.albedo_basis)
+    )
+    return (mean + torch.einsum("pa,avc->pvc", coefficients, basis)).clamp(0.0, 1.0)
 
 
 def _small(pictures: torch.Tensor, side: int) -> torch.Tensor:

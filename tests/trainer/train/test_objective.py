@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -35,7 +36,8 @@ def some_numbers(layout: Layout, count: int = 12) -> torch.Tensor:
 
 def test_nothing_is_wrong_at_the_truth(batch, head):
     found = terms(said_like(batch.truth, head.layout), batch, head, ALL)
-    assert set(found) == {field.name for field in fields(LossConfig)} - {"albedo", "side", "variant"}
+    unasked = {"render", "shape_prior", "albedo_prior", "light_prior"}
+    assert set(found) == {field.name for field in fields(LossConfig)} - {"albedo", "side", "variant"} - unasked
     for name in ("identity", "expression", "light", "rotation", "place", "log_focal", "agreement"):
         assert float(found[name]) < 1e-9, name
     assert float(found["vertices"]) < 1e-3 and float(found["landmarks"]) < 1e-4
@@ -62,6 +64,51 @@ def test_a_loss_of_weight_nought_is_not_computed(batch, head):
     assert set(found) == {"identity", "expression", "light", "rotation", "place", "log_focal"}
     no_depth = terms(decode(some_numbers(head.layout), head.layout), batch, head, replace(ALL, depth=0.0))
     assert "depth" not in no_depth and "pixel" in no_depth
+
+
+# What photos allow, of which nothing is known but where landmarks are.
+UNKNOWN = replace(
+    LossConfig(
+        **{name: 0.0 for name in ("identity", "expression", "albedo", "light", "rotation", "place", "log_focal")}
+    ),
+    vertices=0.0,
+    error=0.0,
+    render=1.9,
+    shape_prior=1e-4,
+    albedo_prior=3e-4,
+    light_prior=10.0,
+    side=48,
+)
+
+
+def test_losses_without_truth_reach_everything_but_what_nobody_can_know(batch, head):
+    numbers = some_numbers(head.layout)
+    found = terms(decode(numbers, head.layout), batch, head, UNKNOWN)
+    assert set(found) == {"landmarks", "render", "shape_prior", "albedo_prior", "light_prior", "agreement", *COMPARED}
+    total(found, UNKNOWN).backward()
+    groups = numbers.grad.split([*head.layout.sizes.values(), len(head.layout.sizes)], dim=1)
+    reached = {name: bool((part != 0).any(dim=0).all()) for name, part in zip(head.layout.sizes, groups)}
+    assert all(reached.values()), reached
+    assert not groups[-1].any(), "errors of itself are not taught"
+
+
+def test_the_drawn_head_is_like_its_photo_where_the_truth_is(model):
+    """Of a model with an albedo: near nothing at the truth, more with another light, shape or albedo."""
+    waves = 0.05 * np.sin(300.0 * model.mean)[None]
+    rich = model.replaced(albedo_mean=model.mean * 0 + 0.4, albedo_basis=waves.astype(np.float32))
+    head = Head(rich, torch.device("cpu"))
+    batch = SyntheticFaces(head, SIDE, seed=9, looks=1, supersampling=1).batch(0, 2)
+
+    def render(said: Predicted) -> float:
+        return float(terms(said, batch, head, UNKNOWN)["render"])
+
+    truth = said_like(batch.truth, head.layout)
+    best = render(truth)
+    # Noise, highlights and small pictures are in the photos alone.
+    assert best < 0.1
+    assert render(replace(truth, light=1.5 * truth.light)) > 1.5 * best
+    assert render(replace(truth, albedo=truth.albedo + 3.0)) > 1.2 * best
+    assert render(replace(truth, place=truth.place + 0.1)) > 1.2 * best
 
 
 def test_the_published_variant_is_another_loss(batch, head):
@@ -123,7 +170,16 @@ def test_validation_says_what_is_wrong_in_units_of_people(batch, head):
     """A network that is exact but for what is planted."""
     truth = said_like(batch.truth, head.layout, log_variance=-2.0)
     exact = validate(lambda photos: truth, [batch], head, ALL)
-    for name in ("supervised", "shape_mm", "rotation_degrees", "expression", "focal_percent", "spread_mm"):
+    for name in (
+        "supervised",
+        "shape_mm",
+        "rotation_degrees",
+        "expression",
+        "focal_percent",
+        "spread_mm",
+        "depth_mm",
+        "distance_percent",
+    ):
         assert exact[name] < 0.05, name
     angle = torch.tensor(0.1)
     turn = torch.tensor([[angle.cos(), -angle.sin(), 0], [angle.sin(), angle.cos(), 0], [0, 0, 1.0]])
@@ -131,7 +187,16 @@ def test_validation_says_what_is_wrong_in_units_of_people(batch, head):
     found = validate(lambda photos: wrong, [batch], head, ALL)
     assert found["rotation_degrees"] == pytest.approx(5.73, abs=0.02)
     assert found["focal_percent"] == pytest.approx(20.0, abs=0.01)
+    assert found["distance_percent"] == pytest.approx(20.0, abs=0.01)
     assert found["expression"] == pytest.approx(0.03, abs=1e-4)
+    relief = head.vertices(truth.identity, truth.expression)[:, head.face]
+    slow = [(point @ row.T)[:, 2] for point, row in zip(relief, truth.R)]
+    turned = [(point @ (turn @ row).T)[:, 2] for point, row in zip(relief, truth.R)]
+    apart = [((one - one.mean()) - (other - other.mean())).abs().mean() for one, other in zip(turned, slow)]
+    # About the camera's axis, so depth stays; the expressions differ by a little.
+    assert max(apart) < 1e-6 and 0.0 < found["depth_mm"] < 0.5
+    nodding = replace(truth, R=turn.T[[2, 0, 1]][:, [2, 0, 1]] @ truth.R)
+    assert validate(lambda photos: nodding, [batch], head, ALL)["depth_mm"] > 2.0
     assert found["landmarks_percent"] > 1.0 and found["shape_mm"] < 0.01
     mean = replace(truth, identity=torch.zeros_like(truth.identity))
     assert validate(lambda photos: mean, [batch], head, ALL)["shape_mm"] > 1.5

@@ -117,6 +117,22 @@ def test_the_rate_rises_and_falls():
     assert all(later <= earlier + 1e-12 for earlier, later in pairwise(rates[10:]))
 
 
+def test_a_run_may_start_from_the_weights_of_another(model, whole, tmp_path):
+    """From the averaged ones, with a new optimiser; and it goes on from its own checkpoints."""
+    before = load_checkpoint(checkpoint_path(whole[0], 8))
+    run = Run(TINY, model, tmp_path / "new", ALONE, Options(start=checkpoint_path(whole[0], 8)))
+    assert run.step == 0 and not run.optimiser.state and not run.figures
+    assert all(torch.equal(tensor, before.average[name]) for name, tensor in run.backbone.state_dict().items())
+    later = Options(start=checkpoint_path(whole[0], 8), resume=checkpoint_path(whole[0], 4))
+    assert torch.equal(
+        Run(TINY, model, tmp_path / "later", ALONE, later).backbone.state_dict()["answer.weight"],
+        load_checkpoint(checkpoint_path(whole[0], 4)).network["answer.weight"],
+    )
+    bent = model.replaced(identity=model.identity * np.float32(1.01))
+    with pytest.raises(TrainingError, match="another face model"):
+        Run(TINY, bent, tmp_path / "bent", ALONE, Options(start=checkpoint_path(whole[0], 8)))
+
+
 # --- what goes wrong --------------------------------------------------------------------------------------
 
 
@@ -198,8 +214,8 @@ def test_a_configuration_comes_back_from_its_text(tmp_path):
 
 def test_the_recipes_are_configurations():
     recipes = sorted((ROOT / "trainer/train/recipes").glob("*.toml"))
-    assert [recipe.name for recipe in recipes] == ["gpu.toml"]
-    assert read_config(recipes[0]).optimiser.precision == "bfloat16"
+    assert [recipe.name for recipe in recipes] == ["ablation-cpu.toml", "ablation-gpu.toml", "gpu.toml"]
+    assert [read_config(recipe).optimiser.precision for recipe in recipes] == ["float32", "bfloat16", "bfloat16"]
 
 
 @pytest.mark.parametrize(
@@ -333,6 +349,9 @@ def test_the_command_trains_and_goes_on(tmp_path, capsys):
         (["--smoke", "--pack", "a"], "two different things"),
         (["--pack", "a", "--minutes", "3"], "leave out --minutes"),
         (["--resume", "--checkpoint", "a"], "leave one out"),
+        (["--ablation", "--checkpoint", "a"], "leave out --checkpoint"),
+        (["--ablation", "--pack", "a"], "leave out --pack"),
+        (["--ablation", "--smoke"], "leave out --smoke"),
     ],
 )
 def test_options_that_contradict_each_other(options, sentence, capsys):
