@@ -37,9 +37,8 @@ def run_draw(
     interrupt.answer_with(lambda: None)
     began = time.monotonic()
     with joined(device) as processes, fraction_bar("drawing", quiet) as show:
-        where = str(processes.device)
-        model = start.chosen_model(chosen.data.model)
-        made = draw_shards(drawing, model, out, triplets, where, workers, show, interrupt.heard)
+        head = start.chosen_head(chosen.data.model, processes.device)
+        made = draw_shards(drawing, head, out, triplets, workers, show, interrupt.heard)
     if not quiet:
         size = sum(shard.bytes for shard in made.shards) / 1e6
         console.say(

@@ -16,15 +16,17 @@ from pathlib import Path
 import torch
 
 from backend.errors import Cancelled, TrainingError
+from backend.face_model.albedo import Albedo
 from backend.face_model.model import FaceModel
-from backend.network.encoder_weights import fingerprint
-from backend.network.outputs import Layout
 from trainer.data.sample_files import columns_for, files_of
 from trainer.data.shards import MANIFEST_FILE, Manifest, Shard, load_manifest, save_manifest, write_shard
 from trainer.data.synthetic import Head, SyntheticFaces
 
 # Triplets that are drawn at a time, and that one shard holds.
 AT_ONCE, PER_SHARD = 8, 256
+
+# Raised whenever the same seed comes to draw other pictures: sets of two kinds must not be mixed unseen.
+DRAWN_BY = 2
 
 Progress = Callable[[float, str], None]
 
@@ -52,10 +54,9 @@ class Drawing:
 
 def draw_shards(
     drawing: Drawing,
-    model: FaceModel,
+    head: Head,
     folder: Path,
     triplets: int,
-    device: str = "cpu",
     workers: int = 1,
     progress: Progress | None = None,
     cancel: Callable[[], bool] = lambda: False,
@@ -71,12 +72,12 @@ def draw_shards(
     Cancelled
         The user stopped; shards that are done stay and are listed.
     """
-    manifest = begun(drawing, model, folder)
+    manifest = begun(drawing, head, folder)
     wanted = [(number, min(PER_SHARD, triplets - number * PER_SHARD)) for number in range(-(-triplets // PER_SHARD))]
     done = {shard.name: shard for shard in manifest.shards if (folder / shard.name).is_file()}
     missing = [job for job in wanted if done.get(shard_name(job[0]), Shard("", 0, 0)).samples < job[1]]
     drawn = sum(shard.samples for shard in done.values())
-    for shard in _drawn(missing, drawing, model, folder, device, workers, cancel):
+    for shard in _drawn(missing, drawing, head, folder, workers, cancel):
         drawn += shard.samples
         done[shard.name] = shard
         manifest = replace(manifest, shards=tuple(done[name] for name in sorted(done)))
@@ -86,14 +87,14 @@ def draw_shards(
     return manifest
 
 
-def begun(drawing: Drawing, model: FaceModel, folder: Path) -> Manifest:
+def begun(drawing: Drawing, head: Head, folder: Path) -> Manifest:
     """The list of the folder, or an empty one."""
     fresh = Manifest(
         "drawn",
-        fingerprint(model),
+        head.fingerprint,
         drawing.side,
-        columns_for(Layout.of(model)),
-        {**asdict(drawing), "at_once": AT_ONCE},
+        columns_for(head.layout),
+        {**asdict(drawing), "at_once": AT_ONCE, "drawn_by": DRAWN_BY},
     )
     if not (folder / MANIFEST_FILE).exists():
         return fresh
@@ -110,9 +111,8 @@ def shard_name(number: int) -> str:
 def _drawn(
     jobs: list[tuple[int, int]],
     drawing: Drawing,
-    model: FaceModel,
+    head: Head,
     folder: Path,
-    device: str,
     workers: int,
     cancel: Callable[[], bool],
 ) -> Iterator[Shard]:
@@ -120,13 +120,14 @@ def _drawn(
     if not jobs:
         return
     if workers <= 1:
-        faces = drawing.faces(Head(model, torch.device(device)))
+        faces = drawing.faces(head)
         for number, count in jobs:
             yield _draw(faces, folder, number, count, cancel)
         return
+    albedo = None if head.skin_albedo is None else head.skin_albedo.source
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
-    with ProcessPoolExecutor(workers, context, _start, (drawing, model, device, stop)) as pool:
+    with ProcessPoolExecutor(workers, context, _start, (drawing, head.model, albedo, str(head.device), stop)) as pool:
         waiting = {pool.submit(_draw_here, folder, *job) for job in jobs}
         try:
             while waiting:
@@ -159,11 +160,11 @@ def _draw(faces: SyntheticFaces, folder: Path, number: int, count: int, cancel: 
 _mine: dict = {}
 
 
-def _start(drawing: Drawing, model: FaceModel, device: str, stop) -> None:
+def _start(drawing: Drawing, model: FaceModel, albedo: Albedo | None, device: str, stop) -> None:
     # Ctrl-C reaches every process of a terminal; only the first one answers, and says so here.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    _mine.update(faces=drawing.faces(Head(model, torch.device(device))), stop=stop)
+    _mine.update(faces=drawing.faces(Head(model, torch.device(device), albedo)), stop=stop)
 
 
 def _draw_here(folder: Path, number: int, count: int) -> Shard:

@@ -4,7 +4,7 @@
 ``photos.npy``  (N, S, S, 3) uint8, sRGB, as drawn: what is trained from disk is what would have been drawn
 ``skin.png``    (N S, S) grey, the views below each other: how much of a pixel is bare skin
 ``truth.npy``   (N, T) float32: all that is true of each view, side by side; ``shards.json`` says which is what
-``meta.json``   ``flag`` and ``moved`` of the triplet, see :class:`trainer.data.synthetic.Triplets`
+``meta.json``   ``flag``, ``moved``, ``one_person``, ``real``: see :class:`trainer.data.synthetic.Triplets`
 ==============  ==========================================================================================
 
 Symbols: B triplets, N views, P = B N pictures, S side of a crop, T numbers of a truth, L landmarks.
@@ -20,12 +20,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from backend.network.outputs import Layout, Predicted
+from backend.network.outputs import GROUPS, Layout, Predicted
 from trainer.data.synthetic import Triplets
 from trainer.data.triplets import VIEWS
 
 # The landmarks that training compares with.
 STORED_LANDMARKS, LANDMARK_COUNT = "ibug68", 68
+
+# What is said of a whole triplet.
+ABOUT = ("flag", "moved", "one_person", "real")
 
 Columns = Mapping[str, tuple[int, int]]
 
@@ -42,6 +45,7 @@ def columns_for(layout: Layout) -> dict[str, tuple[int, int]]:
         "log_focal": 1,
         "landmarks": 2 * LANDMARK_COUNT,
         "visible": LANDMARK_COUNT,
+        "trust": len(GROUPS),
     }
     columns, end = {}, 0
     for name, size in sizes.items():
@@ -54,18 +58,20 @@ def files_of(batch: Triplets) -> list[dict[str, bytes]]:
     truth = batch.truth
     parts = [truth.identity, truth.expression, truth.albedo, truth.light, truth.R, truth.place, truth.log_focal]
     parts += [batch.landmarks[STORED_LANDMARKS], batch.visible[STORED_LANDMARKS].float()]
+    known = torch.ones(len(truth.R), device=truth.R.device)
+    parts += [torch.stack([batch.trust.get(name, known) for name in GROUPS], dim=1)]
     rows = torch.cat([part.flatten(1) for part in parts], dim=1).cpu().numpy().astype("<f4")
     rows = rows.reshape(len(batch.flags), VIEWS, -1)
     photos, skin = batch.photos.cpu().numpy(), (255.0 * batch.skin).round().to(torch.uint8).cpu().numpy()
-    flags, moved = batch.flags.tolist(), batch.moved.tolist()
+    about = zip(*(values.tolist() for values in (batch.flags, batch.moved, batch.one_person, batch.real)))
     return [
         {
             "photos.npy": npy(photos[index]),
             "skin.png": png(skin[index].reshape(-1, skin.shape[-1])),
             "truth.npy": npy(rows[index]),
-            "meta.json": json.dumps({"flag": flags[index], "moved": moved[index]}).encode(),
+            "meta.json": json.dumps(dict(zip(ABOUT, said))).encode(),
         }
-        for index in range(len(flags))
+        for index, said in enumerate(about)
     ]
 
 
@@ -114,6 +120,9 @@ def batch_from(samples: Sequence[Mapping[str, bytes]], columns: Columns, side: i
         visible={STORED_LANDMARKS: part("visible", LANDMARK_COUNT) > 0.5},
         flags=torch.tensor([entry["flag"] for entry in about], device=device),
         moved=torch.tensor([entry["moved"] for entry in about], device=device),
+        one_person=torch.tensor([entry["one_person"] for entry in about], device=device),
+        real=torch.tensor([entry["real"] for entry in about], device=device),
+        trust=dict(zip(GROUPS, part("trust", -1).unbind(dim=1))),
     )
 
 

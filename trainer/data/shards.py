@@ -50,7 +50,7 @@ class Manifest:
     origin : str
         ``drawn``: invented people with all that is true of them. ``photos``: real ones with what a fit says.
     face_model : str
-        Fingerprint, see :func:`backend.network.encoder_weights.fingerprint`.
+        Fingerprint, see :class:`trainer.data.synthetic.Head`.
     side : int
         Of the crops, pixels.
     columns : dict of str to (int, int)

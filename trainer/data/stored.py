@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from backend.errors import TrainingError
-from backend.network.encoder_weights import fingerprint
 from trainer.data.sample_files import batch_from, columns_for
 from trainer.data.shards import Manifest, OpenShard, load_manifest
 from trainer.data.synthetic import Head, Triplets
@@ -95,8 +94,8 @@ def check_model(manifest: Manifest, head: Head, folder: Path) -> None:
     """Refuse a truth of another face model: its numbers mean something else."""
     if not manifest.shards:
         raise TrainingError(f"{folder} holds no sample yet; go on making the data with `mgcface train-data`.")
-    if manifest.face_model != fingerprint(head.model) or manifest.columns != columns_for(head.layout):
+    if manifest.face_model != head.fingerprint or manifest.columns != columns_for(head.layout):
         raise TrainingError(
-            f"{folder} was made with another face model than {head.model.info.name}; name that one as data.model, or "
-            "make the data again."
+            f"{folder} was made with another face model or albedo than {head.model.info.name}; name that one as "
+            "data.model, or make the data again."
         )

@@ -13,12 +13,14 @@ Symbols: B triplets, N views of each, P = B N pictures, S side of a crop, V vert
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
+from backend.face_model.albedo import Albedo
 from backend.face_model.model import EYES, MOUTH, FaceModel
+from backend.network.encoder_weights import fingerprint
 from backend.network.framing import frame, turned
 from backend.network.outputs import Layout, Predicted, placed
 from backend.rendering.rasterize import interpolate
@@ -30,6 +32,7 @@ from trainer.data.camera_faults import photographed
 from trainer.data.look_bank import LookBank, Worn
 from trainer.data.occluders import Capsules, draw_over, glasses_lines, hands_and_locks
 from trainer.data.painter import IRIS_ANGLE, PUPIL_ANGLE, Painter
+from trainer.data.skin_albedo import VertexAlbedo
 from trainer.data.triplets import METERED, METERING, VIEWS, People, Scene
 
 # A landmark is seen when nothing is before it by more than this, metres; and when less than this much of its
@@ -61,6 +64,13 @@ class Triplets:
     flags : (B,) int64
     moved : (B,) bool
         The face moved between the views.
+    one_person : (B,) bool
+        All views are of one person, on whatever day; where not, on nobody's identity views agree.
+    real : (B,) bool
+        Photos: landmarks are those that a detector found, and only those that are ``visible`` were.
+    trust : dict of str to (P,) float
+        How far the truth of a group (:data:`backend.network.outputs.GROUPS`) is one: 1 where nothing is said, 0 where
+        there is none.
     """
 
     photos: torch.Tensor
@@ -70,17 +80,29 @@ class Triplets:
     visible: dict[str, torch.Tensor]
     flags: torch.Tensor
     moved: torch.Tensor
+    one_person: torch.Tensor
+    real: torch.Tensor
+    trust: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 class Head:
-    """A face model on a device: what is drawn, learned and compared over and over."""
+    """A face model on a device: what is drawn, learned and compared over and over.
 
-    def __init__(self, model: FaceModel, device: torch.device) -> None:
+    ``albedo`` is the statistical one that lies beside the model's file, where there is one. Models that bring an albedo
+    of their own have it as a mean and a basis of linear RGB.
+    """
+
+    def __init__(self, model: FaceModel, device: torch.device, albedo: Albedo | None = None) -> None:
         def tensor(array: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)
 
         self.model, self.device, self.layout = model, device, Layout.of(model)
         self.mean, self.identity, self.expression = tensor(model.mean), tensor(model.identity), tensor(model.expression)
+        self.skin_albedo = None if albedo is None else VertexAlbedo.of(albedo, model, device)
+        if self.skin_albedo is not None:
+            self.layout = replace(self.layout, albedo=len(self.skin_albedo.modes))
+        elif model.albedo_mean is not None and model.albedo_basis is not None:
+            self.albedo_mean, self.albedo_basis = tensor(model.albedo_mean), tensor(model.albedo_basis)
         self.triangles = torch.from_numpy(model.triangles).long().to(device)
         face = model.regions.get("face", np.ones(model.vertex_count, bool))
         is_skin = np.isin(
@@ -100,6 +122,21 @@ class Head:
         """(B, I), (B, E) -> (B, V, 3) metres."""
         moved = identity @ self.identity.flatten(1) + expression @ self.expression.flatten(1)
         return self.mean + moved.reshape(-1, *self.mean.shape)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells one set of shapes and skins from another."""
+        skin = "" if self.skin_albedo is None else f"-{self.skin_albedo.fingerprint}"
+        return fingerprint(self.model) + skin
+
+    def albedo(self, coefficients: torch.Tensor) -> torch.Tensor | None:
+        """(B, A) standard deviations -> (B, V, 3) linear RGB; None where the model has no albedo."""
+        if self.skin_albedo is not None:
+            return self.skin_albedo(coefficients)
+        if not self.layout.albedo:
+            return None
+        colours = self.albedo_mean + torch.einsum("ba,avc->bvc", coefficients, self.albedo_basis)
+        return colours.clamp(0.0, 1.0)
 
     def points(self, vertices: torch.Tensor, name: str) -> torch.Tensor:
         """(B, V, 3) -> (B, L, 3) landmarks of one set."""
@@ -144,7 +181,8 @@ class SyntheticFaces:
         one_sitting: float = 0.3,
     ) -> None:
         self.head, self.side, self.supersampling = head, side, supersampling
-        self.people = People(head.model, seed, one_moment, one_sitting)
+        skins = None if head.skin_albedo is None else head.skin_albedo.source
+        self.people = People(head.model, seed, one_moment, one_sitting, skins)
         painter = Painter(head.model)
         self.bank = LookBank(painter.looks, looks, seed, head.device)
         self.eye_direction = torch.from_numpy(painter.eye_direction).to(head.device, torch.float32)
@@ -185,6 +223,9 @@ class SyntheticFaces:
             visible=visible,
             flags=torch.from_numpy(scene.flags).to(device),
             moved=torch.from_numpy(scene.moved).to(device),
+            one_person=torch.ones(count, dtype=torch.bool, device=device),
+            real=torch.zeros(count, dtype=torch.bool, device=device),
+            trust={"albedo": (~torch.from_numpy(scene.painted).to(device)).float().repeat_interleave(VIEWS)},
         )
 
     # --- camera and light ---------------------------------------------------------------------------------
@@ -212,15 +253,15 @@ class SyntheticFaces:
         return R, t, 1.0 / size
 
     def _worn(self, scene: Scene, rng: np.random.Generator) -> Worn:
-        """What each of the P pictures' heads wears: one look for each triplet, the model's albedo where it has one."""
+        """What each of the P pictures' heads wears: one look for each triplet, the model's albedo for most."""
         count = len(scene.identity)
         worn = self.bank.wear(rng.integers(self.bank.count, size=count), rng)
-        albedo, model = worn.albedo, self.head.model
-        if model.albedo_mean is not None and model.albedo_basis is not None:
-            basis = torch.from_numpy(np.ascontiguousarray(model.albedo_basis, np.float32)).to(albedo)
-            mean = torch.from_numpy(np.ascontiguousarray(model.albedo_mean, np.float32)).to(albedo)
-            modes = torch.from_numpy(scene.albedo).to(albedo)
-            albedo = (mean + torch.einsum("ba,avc->bvc", modes, basis)).clamp(0.0, 1.0)
+        albedo = worn.albedo
+        skins = self.head.albedo(torch.from_numpy(scene.albedo).to(albedo))
+        if skins is not None:
+            wears = torch.from_numpy(~scene.painted).to(albedo.device)[:, None, None]
+            on = torch.ones_like(self.head.face) if self.head.skin_albedo is None else self.head.skin_albedo.on
+            albedo = torch.where(wears & on[None, :, None], skins, albedo)
         values = (albedo, worn.cover_albedo, worn.cover, worn.shown, worn.glasses)
         return Worn(*(value.repeat_interleave(VIEWS, dim=0) for value in values))
 

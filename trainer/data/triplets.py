@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from backend.face_model.albedo import Albedo
 from backend.face_model.model import FaceModel
 from backend.geometry.rotation import matrix_from_rotation_vector, rotation_from_head_euler
 from backend.rendering.shade import A0, A1, A2
@@ -22,6 +23,10 @@ VIEWS = 3
 
 # Expressions that are drawn ahead; each picture shows one of them, some weaker.
 EXPRESSIONS = 1024
+
+# Part of the people that wear a painted look where the model has an albedo: brows, beards and make-up vary more there
+# than on the people that an albedo was learned from.
+PAINTED = 0.3
 
 # Part of them that close their lips over an open jaw.
 CLOSED_LIPS = 0.04
@@ -52,7 +57,9 @@ class Scene:
         Standard deviations.
     expression : (B, N, E) float64
     albedo : (B, A) float64
-        Standard deviations; what the head wears is this only if the face model has an albedo.
+        Standard deviations.
+    painted : (B,) bool
+        The head wears a painted look and nothing of this albedo.
     light : (B, N, 3, 9) float64
         Of model space, before the camera's exposure.
     exposure : (B, N, 3) float64
@@ -70,6 +77,7 @@ class Scene:
     identity: np.ndarray
     expression: np.ndarray
     albedo: np.ndarray
+    painted: np.ndarray
     light: np.ndarray
     exposure: np.ndarray
     R: np.ndarray
@@ -93,9 +101,14 @@ class People:
         Also tells sets apart: training and validation have different ones.
     one_moment, one_sitting : float
         Parts of the triplets that show one moment, and one sitting; the rest are of different days.
+    skins : Albedo, optional
+        The statistical albedo beside the model, which knows the usual skins of every tone.
     """
 
-    def __init__(self, model: FaceModel, seed: int, one_moment: float, one_sitting: float) -> None:
+    def __init__(
+        self, model: FaceModel, seed: int, one_moment: float, one_sitting: float, skins: Albedo | None = None
+    ) -> None:
+        self.skins = skins
         self.seed, self.one_moment, self.one_sitting = seed, one_moment, one_sitting
         self.modes = len(model.identity)
         self.albedo_modes = 0 if model.albedo_basis is None else len(model.albedo_basis)
@@ -134,7 +147,8 @@ class People:
         return Scene(
             identity=rng.normal(0.0, IDENTITY_SIGMA, (count, self.modes)),
             expression=same(shown, moment),
-            albedo=rng.normal(0.0, 1.0, (count, self.albedo_modes)),
+            albedo=self.skins.draw(rng, count) if self.skins else rng.normal(0.0, 1.0, (count, self.albedo_modes)),
+            painted=rng.random(count) < (PAINTED if self.skins else float(not self.albedo_modes)),
             light=same(light, sitting),
             exposure=same(exposure, sitting),
             R=R,

@@ -22,7 +22,7 @@ from torch import nn
 from backend.errors import Cancelled, TrainingError
 from backend.face_model.model import FaceModel, ModelInfo
 from backend.network.backbone import SIZES, Backbone
-from backend.network.encoder_weights import fingerprint, save_encoder
+from backend.network.encoder_weights import save_encoder
 from backend.network.outputs import Predicted, decode
 from trainer.data.synthetic import Head, Triplets
 from trainer.train.board import Board
@@ -31,6 +31,7 @@ from trainer.train.config import Config, OptimiserConfig, RunConfig, config_text
 from trainer.train.objective import terms, total
 from trainer.train.processes import Processes
 from trainer.train.sources import drawing, training_source
+from trainer.train.start import chosen_albedo
 from trainer.train.validation import validate
 
 # Adam's memory of gradients and of their squares, for networks that learn from ever new pictures.
@@ -126,8 +127,8 @@ class Run:
     def __init__(self, config: Config, model: FaceModel, out: Path, processes: Processes, options: Options) -> None:
         self.config, self.out, self.processes, self.options = config, out, processes, options
         size = SIZES[config.network.size]
-        self.head = Head(model, processes.device)
-        self.fingerprint = fingerprint(model)
+        self.head = Head(model, processes.device, chosen_albedo(config.data.model, model))
+        self.fingerprint = self.head.fingerprint
         torch.manual_seed(config.optimiser.seed)
         self.backbone = Backbone(size, self.head.layout.outputs).to(processes.device)
         # PyTorch's types do not know the argument.
@@ -264,8 +265,9 @@ class Run:
                 self.figures,
             )
             save_checkpoint(self.out, state, self.config.run.keep)
-            info = weights_info(self.config, self.head.model, self.step, self.figures)
-            save_encoder(self.out / WEIGHTS_FILE, self.average, self.config.network.size, self.head.model, info)
+            info = weights_info(self.config, self.head, self.step, self.figures)
+            size, modes = self.config.network.size, self.head.layout.albedo
+            save_encoder(self.out / WEIGHTS_FILE, self.average, size, self.head.model, info, modes)
         self.processes.wait()
 
     def _start(self, checkpoint: Checkpoint, path: Path) -> None:
@@ -335,18 +337,28 @@ def held_out(config: Config, head: Head) -> list[Triplets]:
     return [faces.batch(start, min(VALIDATION_BATCH, data.validation - start)) for start in starts]
 
 
-def weights_info(config: Config, model: FaceModel, step: int, figures: dict[str, dict[str, float]]) -> ModelInfo:
-    """What the weights say of themselves: they may be used as the face model may."""
+def weights_info(config: Config, head: Head, step: int, figures: dict[str, dict[str, float]]) -> ModelInfo:
+    """What the weights say of themselves: they may be used as the face model and its albedo may."""
+    model, extra = head.model, {}
+    infos = [model.info]
+    if head.skin_albedo is not None:
+        infos.append(head.skin_albedo.source.info)
+        extra["albedo"] = head.skin_albedo.fingerprint
     latest = figures[max(figures, key=int)] if figures else {}
     return ModelInfo(
         name=f"mgcface-{config.network.size}",
         version=f"step {step}",
-        licence=model.info.licence,
-        commercial=model.info.commercial,
-        terms=model.info.terms,
-        attribution=model.info.attribution,
-        extra={"training_steps": step, "training_config": config.as_dict(), "validation": latest},
+        licence=joined(" and ", [info.licence for info in infos]),
+        commercial=all(info.commercial for info in infos),
+        terms=joined("; ", [info.terms for info in infos]),
+        attribution=joined("\n", [info.attribution for info in infos]),
+        extra={**extra, "training_steps": step, "training_config": config.as_dict(), "validation": latest},
     )
+
+
+def joined(between: str, texts: list[str]) -> str:
+    """What is said, each thing once."""
+    return between.join(dict.fromkeys(text for text in texts if text))
 
 
 def write_line(path: Path, values: dict) -> None:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from backend.network.outputs import SCALES, Predicted
@@ -62,12 +61,22 @@ def errors(said: Predicted, truth: Predicted) -> dict[str, torch.Tensor]:
     return result
 
 
-def surprise(said: Predicted, found: dict[str, torch.Tensor]) -> torch.Tensor:
+def trusted(values: torch.Tensor, trust: torch.Tensor | None) -> torch.Tensor:
+    """() mean of (P,) over the pictures whose truth is one at all, each as far as it is (P,)."""
+    if trust is None:
+        return values.mean()
+    return (trust * values).sum() / (trust > 0).sum().clamp(min=1)
+
+
+def surprise(
+    said: Predicted, found: dict[str, torch.Tensor], trust: dict[str, torch.Tensor] | None = None
+) -> torch.Tensor:
     """() mean of ``(log v + e^2 / v) / 2`` over groups and pictures, for errors (P,) as :func:`errors` has them."""
     terms = []
     for name, error in found.items():
         log_variance = said.log_variance[name] - 2.0 * torch.tensor(SCALES[name]).log().item()
-        terms.append(0.5 * (log_variance + error.detach() * (-log_variance).exp()))
+        term = 0.5 * (log_variance + error.detach() * (-log_variance).exp())
+        terms.append(trusted(term, (trust or {}).get(name)))
     return torch.stack(terms).mean()
 
 
@@ -89,11 +98,13 @@ def terms(said: Predicted, batch: Triplets, head: Head, weights: LossConfig) -> 
         Without their weights.
     """
     found = errors(said, batch.truth)
-    result = {name: error.mean() for name, error in found.items() if getattr(weights, name) > 0}
+    trust = batch.trust
+    result = {name: trusted(error, trust.get(name)) for name, error in found.items() if getattr(weights, name) > 0}
     if weights.error > 0:
-        result["error"] = surprise(said, found)
+        result["error"] = surprise(said, found, trust)
     if weights.agreement > 0:
-        result["agreement"] = agreement_loss(said.identity.unflatten(0, (-1, VIEWS))).mean()
+        spread = agreement_loss(said.identity.unflatten(0, (-1, VIEWS)))
+        result["agreement"] = trusted(spread, batch.one_person.float())
     result.update(_priors(said, weights))
     compared = [name for name in COMPARED if getattr(weights, name) > 0]
     if not (weights.vertices > 0 or weights.landmarks > 0 or weights.render > 0 or compared):
@@ -101,14 +112,17 @@ def terms(said: Predicted, batch: Triplets, head: Head, weights: LossConfig) -> 
     vertices = head.vertices(said.identity, said.expression)
     if weights.vertices > 0:
         true = head.vertices(batch.truth.identity, batch.truth.expression)
-        result["vertices"] = MILLIMETRES * (vertices - true)[:, head.face].norm(dim=2).mean()
+        away = MILLIMETRES * (vertices - true)[:, head.face].norm(dim=2).mean(dim=1)
+        both = [trust[name] for name in ("identity", "expression") if name in trust]
+        result["vertices"] = trusted(away, torch.stack(both).amin(dim=0) if both else None)
     if weights.landmarks > 0:
         side = batch.photos.shape[2]
         points = head.points(vertices, "ibug68")
         pixels, _ = project(points, said.K(side), said.R, said.t(head.layout))
         scale = PUBLISHED_SIDE / side
+        known = batch.visible["ibug68"] | ~batch.real.repeat_interleave(VIEWS)[:, None]
         result["landmarks"] = landmark_loss(
-            scale * pixels, scale * batch.landmarks["ibug68"], ibug68_weights().to(pixels)
+            scale * pixels, scale * batch.landmarks["ibug68"], ibug68_weights().to(pixels), known
         ).mean()
     if compared or weights.render > 0:
         drawn = _drawn(said, vertices, batch, head, weights.side)
@@ -184,7 +198,10 @@ def _compared(drawn: _Drawn, batch: Triplets, head: Head, weights: LossConfig) -
 
 def _rendered(said: Predicted, vertices: torch.Tensor, drawn: _Drawn, head: Head) -> torch.Tensor:
     """() how much heads with the albedo and the light that were said differ from their photos, where there is skin."""
-    albedo = _albedo(said.albedo, head)
+    albedo = head.albedo(said.albedo)
+    if albedo is None:
+        # Light then tints it.
+        albedo = torch.full_like(head.mean, EVEN_ALBEDO).expand(len(vertices), -1, -1)
     terms = []
     for number, (view, photo, skin) in enumerate(zip(drawn.views, drawn.photos, drawn.skins)):
         mine = slice(number, None, VIEWS)
@@ -193,18 +210,6 @@ def _rendered(said: Predicted, vertices: torch.Tensor, drawn: _Drawn, head: Head
         covered = view.fragments.mask & head.skin_triangles[triangle.clamp(min=0).long()]
         terms.append(photometric_loss(picture, photo, skin, covered))
     return torch.stack(terms).mean()
-
-
-def _albedo(coefficients: torch.Tensor, head: Head) -> torch.Tensor:
-    """(P, A) standard deviations -> (P, V, 3) linear RGB; even where the model has no albedo: light then tints it."""
-    model = head.model
-    if model.albedo_mean is None or model.albedo_basis is None:
-        return torch.full_like(head.mean, EVEN_ALBEDO).expand(len(coefficients), -1, -1)
-    mean, basis = (
-        torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(coefficients)
-        for values in (model.albedo_mean, model.albedo_basis)
-    )
-    return (mean + torch.einsum("pa,avc->pvc", coefficients, basis)).clamp(0.0, 1.0)
 
 
 def _small(pictures: torch.Tensor, side: int) -> torch.Tensor:

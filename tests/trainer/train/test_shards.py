@@ -34,12 +34,12 @@ TRIPLETS = 19
 
 
 @pytest.fixture(scope="module")
-def shards(model, tmp_path_factory) -> Path:
+def shards(head, tmp_path_factory) -> Path:
     """Three shards of 8, 8 and 3 triplets."""
     folder = tmp_path_factory.mktemp("shards")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("trainer.data.draw_shards.PER_SHARD", 8)
-        draw_shards(DRAWING, model, folder, TRIPLETS)
+        draw_shards(DRAWING, head, folder, TRIPLETS)
     return folder
 
 
@@ -50,7 +50,12 @@ def assert_same(one: Triplets, other: Triplets) -> None:
         assert torch.equal(getattr(one.truth, name), getattr(other.truth, name)), name
     assert torch.equal(one.landmarks["ibug68"], other.landmarks["ibug68"])
     assert torch.equal(one.visible["ibug68"], other.visible["ibug68"])
-    assert torch.equal(one.flags, other.flags) and torch.equal(one.moved, other.moved)
+    for name in ("flags", "moved", "one_person", "real"):
+        assert torch.equal(getattr(one, name), getattr(other, name)), name
+    assert (
+        torch.equal(one.trust["albedo"], other.trust["albedo"])
+        and (other.trust.get("light", one.trust["light"]) == 1).all()
+    )
 
 
 def test_what_comes_from_disk_is_what_was_drawn(head, shards, monkeypatch):
@@ -123,22 +128,22 @@ def test_webdataset_reads_them(shards):
 # --- drawing ----------------------------------------------------------------------------------------------
 
 
-def test_drawing_goes_on_after_a_stop_and_gives_the_same_files(model, shards, tmp_path, monkeypatch):
+def test_drawing_goes_on_after_a_stop_and_gives_the_same_files(head, shards, tmp_path, monkeypatch):
     monkeypatch.setattr("trainer.data.draw_shards.PER_SHARD", 8)
     asked = iter([False, True])
     with pytest.raises(Cancelled):
-        draw_shards(DRAWING, model, tmp_path, TRIPLETS, cancel=lambda: next(asked))
+        draw_shards(DRAWING, head, tmp_path, TRIPLETS, cancel=lambda: next(asked))
     assert [shard.name for shard in load_manifest(tmp_path).shards] == [shard_name(0)]
     drawn = []
-    draw_shards(DRAWING, model, tmp_path, TRIPLETS, progress=lambda part, text: drawn.append(text))
+    draw_shards(DRAWING, head, tmp_path, TRIPLETS, progress=lambda part, text: drawn.append(text))
     assert drawn == ["16 of 19 triplets", "19 of 19 triplets"]
     for path in shards.iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
     with pytest.raises(TrainingError, match="holds other training data already"):
-        draw_shards(replace(DRAWING, seed=6), model, tmp_path, TRIPLETS)
+        draw_shards(replace(DRAWING, seed=6), head, tmp_path, TRIPLETS)
 
 
-def test_the_command_draws_with_several_processes(model, shards, tmp_path):
+def test_the_command_draws_with_several_processes(shards, tmp_path):
     """The same first shard as one process draws, but for where a shard ends."""
     config = replace(TINY, data=replace(TINY.data, seed=5))
     (tmp_path / "it.toml").write_text(config_text(config), "utf-8")
@@ -163,7 +168,7 @@ def test_a_run_from_shards_goes_on_bit_for_bit(model, shards, tmp_path):
 
 
 @pytest.mark.parametrize("harm", ["missing", "cut", "fewer", "other", "list"])
-def test_what_is_wrong_with_shards_is_one_sentence(model, head, shards, tmp_path, harm):
+def test_what_is_wrong_with_shards_is_one_sentence(head, shards, tmp_path, harm):
     folder = tmp_path / "set"
     folder.mkdir()
     for path in shards.iterdir():

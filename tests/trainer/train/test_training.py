@@ -20,6 +20,7 @@ from training_runs import TINY
 
 from backend import cli
 from backend.errors import Cancelled, DependencyError, OutputError, TrainingError
+from backend.face_model.albedo_file import get_albedo
 from backend.network.encoder import FaceEncoder
 from backend.network.weights_file import read_info
 from trainer.train import loop
@@ -84,7 +85,10 @@ def test_what_comes_out_speaks(model, whole):
     np.testing.assert_allclose(mine, state.average["answer.weight"], atol=1e-3)
     assert not torch.equal(state.average["answer.weight"], state.network["answer.weight"])
     info = read_info(ended.weights).info
-    assert info.licence == model.info.licence and info.attribution == model.info.attribution
+    skins = get_albedo("open-head").info
+    assert info.licence == f"{model.info.licence} and {skins.licence}" and info.commercial
+    assert model.info.attribution in info.attribution and skins.attribution in info.attribution
+    assert encoder.layout.albedo == 50 and len(info.extra["albedo"]) == 8
     assert info.extra["training_steps"] == 8 and parse_config(info.extra["training_config"], "it") == TINY
 
 
