@@ -66,6 +66,16 @@ ModelOption = Annotated[str, typer.Option("--model", help="Name of a face model,
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute; auto takes a GPU if there is one.")]
 DetectorOption = Annotated[Detector, typer.Option("--detector", help="What finds the landmarks.")]
 TextureOption = Annotated[TextureSize, typer.Option("--texture", help="Side of the texture in pixels, or none.")]
+ShardsOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for the shards.")]
+TrainingOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file of a training; the defaults when left out.")
+]
+SideOption = Annotated[
+    int | None, typer.Option("--side", min=32, max=512, help="Of the crops, pixels; else the network's.")
+]
+MostOption = Annotated[
+    int | None, typer.Option("--triplets", min=1, help="At most so many; else one for each face that was found.")
+]
 
 
 def show_version(wanted: bool) -> None:
@@ -388,14 +398,10 @@ def train(
 
 @train_data.command("draw")
 def train_data_draw(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the shards.")],
-    config: Annotated[
-        Path | None, typer.Option("--config", help="TOML file of a training; the defaults when left out.")
-    ] = None,
+    out: ShardsOption,
+    config: TrainingOption = None,
     triplets: Annotated[int, typer.Option("--triplets", min=1, help="Invented people, three pictures each.")] = 10000,
-    side: Annotated[
-        int | None, typer.Option("--side", min=32, max=512, help="Of the pictures, pixels; else the network's.")
-    ] = None,
+    side: SideOption = None,
     device: DeviceOption = Device.auto,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes to spread the work over.")] = 1,
     quiet: QuietOption = False,
@@ -404,6 +410,59 @@ def train_data_draw(
     from backend.commands.train_data import run_draw
 
     finish(lambda interrupt: run_draw(config, out, triplets, side, device.value, workers, quiet, interrupt))
+
+
+@train_data.command("photos")
+def train_data_photos(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", help="Photos of anybody, and folders in it of one person each.")
+    ],
+    out: ShardsOption,
+    person: Annotated[
+        str | None,
+        typer.Option("--person", help="Regular expression whose group finds the person in a photo's path."),
+    ] = None,
+    one_moment: Annotated[
+        bool, typer.Option("--one-moment", help="All photos of a person were taken at once, by several cameras.")
+    ] = False,
+    triplets: MostOption = None,
+    config: TrainingOption = None,
+    side: SideOption = None,
+    device: DeviceOption = Device.auto,
+    quiet: QuietOption = False,
+) -> None:
+    """Fit real photos and keep crops with what the fit says, to train on them.
+
+    Exit code 3: some photos were refused; refused.csv says why.
+    """
+    from backend.commands.train_data import run_photos
+
+    finish(
+        lambda interrupt: run_photos(
+            folders, out, person, one_moment, triplets, config, side, device.value, quiet, interrupt
+        )
+    )
+
+
+@train_data.command("video")
+def train_data_video(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="VIDEO...", help="Files that OpenCV reads: MP4, MOV, AVI, ...")
+    ],
+    out: ShardsOption,
+    per_second: Annotated[
+        float, typer.Option("--per-second", min=0.1, max=60.0, help="Frames that are looked at, of each second.")
+    ] = 5.0,
+    triplets: MostOption = None,
+    config: TrainingOption = None,
+    side: SideOption = None,
+    device: DeviceOption = Device.auto,
+    quiet: QuietOption = False,
+) -> None:
+    """The same from videos; cuts of the scene and other people are told apart."""
+    from backend.commands.train_data import run_video
+
+    finish(lambda interrupt: run_video(files, out, per_second, triplets, config, side, device.value, quiet, interrupt))
 
 
 def split_names(text: str) -> tuple[str, ...]:

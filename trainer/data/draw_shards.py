@@ -19,14 +19,14 @@ from backend.errors import Cancelled, TrainingError
 from backend.face_model.albedo import Albedo
 from backend.face_model.model import FaceModel
 from trainer.data.sample_files import columns_for, files_of
-from trainer.data.shards import MANIFEST_FILE, Manifest, Shard, load_manifest, save_manifest, write_shard
+from trainer.data.shards import DRAWN, MANIFEST_FILE, Manifest, Shard, load_manifest, save_manifest, write_shard
 from trainer.data.synthetic import Head, SyntheticFaces
 
 # Triplets that are drawn at a time, and that one shard holds.
 AT_ONCE, PER_SHARD = 8, 256
 
 # Raised whenever the same seed comes to draw other pictures: sets of two kinds must not be mixed unseen.
-DRAWN_BY = 2
+DRAWN_BY = 3
 
 Progress = Callable[[float, str], None]
 
@@ -90,7 +90,7 @@ def draw_shards(
 def begun(drawing: Drawing, head: Head, folder: Path) -> Manifest:
     """The list of the folder, or an empty one."""
     fresh = Manifest(
-        "drawn",
+        DRAWN,
         head.fingerprint,
         drawing.side,
         columns_for(head.layout),

@@ -46,6 +46,8 @@ class Worn:
         Linear RGB of the skin, and of what lies over it.
     cover : (P, V) float
         How far that lies off the skin, metres; negative where there is nothing.
+    covered : (P, V) bool
+        Vertices of what lies over the skin: where there is something, and one triangle beyond.
     shown : (P, V) bool
         False where the head ends.
     glasses : (P,) float
@@ -55,6 +57,7 @@ class Worn:
     albedo: torch.Tensor
     cover_albedo: torch.Tensor
     cover: torch.Tensor
+    covered: torch.Tensor
     shown: torch.Tensor
     glasses: torch.Tensor
 
@@ -69,7 +72,7 @@ class LookBank:
         N.
     seed : int
     device : torch.device
-        Holds 14 bytes for each look and vertex: 120 MB for 512 looks of the default head.
+        Holds 15 bytes for each look and vertex: 120 MB for 512 looks of the default head.
     """
 
     def __init__(self, painter: Looks, count: int, seed: int, device: torch.device) -> None:
@@ -85,6 +88,8 @@ class LookBank:
         self.albedo = table([look.albedo for look in looks], torch.float16)
         self.cover_albedo = table([look.hair_albedo for look in looks], torch.float16)
         self.cover = table([np.where(look.hair > 0, look.hair, INSIDE) for look in looks], torch.float16)
+        # Elsewhere it is not drawn: inside of a thin nose it would come out on the other side.
+        self.covered = table([_with_border(look.hair > 0, painter.model.triangles) for look in looks], torch.bool)
         self.shown = table([look.shown for look in looks], torch.bool)
         self.glasses = table([np.array(look.glasses) for look in looks], torch.float32)
 
@@ -97,9 +102,17 @@ class LookBank:
             (self.albedo[index].float() * colour).clamp(max=1.0),
             self.cover_albedo[index].float(),
             self.cover[index].float(),
+            self.covered[index],
             self.shown[index],
             self.glasses[index],
         )
+
+
+def _with_border(there: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """(V,) bool grown by the triangles (T, 3) that reach into it."""
+    grown = there.copy()
+    grown[triangles[there[triangles].any(axis=1)]] = True
+    return grown
 
 
 def _with_mouth(painter: Looks, look: Look, rng: np.random.Generator) -> Look:

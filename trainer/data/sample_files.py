@@ -2,6 +2,7 @@
 
 ==============  ==========================================================================================
 ``photos.npy``  (N, S, S, 3) uint8, sRGB, as drawn: what is trained from disk is what would have been drawn
+``view0.jpg``   in its place, and ``view1.jpg``, ``view2.jpg``: crops of real photos
 ``skin.png``    (N S, S) grey, the views below each other: how much of a pixel is bare skin
 ``truth.npy``   (N, T) float32: all that is true of each view, side by side; ``shards.json`` says which is what
 ``meta.json``   ``flag``, ``moved``, ``one_person``, ``real``: see :class:`trainer.data.synthetic.Triplets`
@@ -26,6 +27,8 @@ from trainer.data.triplets import VIEWS
 
 # The landmarks that training compares with.
 STORED_LANDMARKS, LANDMARK_COUNT = "ibug68", 68
+
+Buffer = bytes | memoryview
 
 # What is said of a whole triplet.
 ABOUT = ("flag", "moved", "one_person", "real")
@@ -75,7 +78,7 @@ def files_of(batch: Triplets) -> list[dict[str, bytes]]:
     ]
 
 
-def batch_from(samples: Sequence[Mapping[str, bytes]], columns: Columns, side: int, device: torch.device) -> Triplets:
+def batch_from(samples: Sequence[Mapping[str, Buffer]], columns: Columns, side: int, device: torch.device) -> Triplets:
     """B triplets from their files.
 
     Parameters
@@ -87,7 +90,7 @@ def batch_from(samples: Sequence[Mapping[str, bytes]], columns: Columns, side: i
         S that is wanted; crops of another side are averaged to it.
     device : torch.device
     """
-    photos = torch.from_numpy(np.stack([array(sample["photos.npy"]) for sample in samples])).to(device)
+    photos = torch.from_numpy(np.stack([pictures(sample) for sample in samples])).to(device)
     skin = torch.from_numpy(np.stack([grey(sample["skin.png"]) for sample in samples])).to(device)
     rows = torch.from_numpy(np.stack([array(sample["truth.npy"]) for sample in samples])).to(device).flatten(0, 1)
     about = [json.loads(bytes(sample["meta.json"])) for sample in samples]
@@ -126,6 +129,13 @@ def batch_from(samples: Sequence[Mapping[str, bytes]], columns: Columns, side: i
     )
 
 
+def pictures(sample: Mapping[str, Buffer]) -> np.ndarray:
+    """(N, S, S, 3) uint8 of a sample."""
+    if "photos.npy" in sample:
+        return array(sample["photos.npy"])
+    return np.stack([np.asarray(Image.open(io.BytesIO(sample[f"view{view}.jpg"]))) for view in range(VIEWS)])
+
+
 def resized(pictures: torch.Tensor, side: int) -> torch.Tensor:
     """(P, S', S', C) float -> (P, S, S, C): means over areas where it gets smaller."""
     pictures = pictures.permute(0, 3, 1, 2)
@@ -140,7 +150,7 @@ def npy(values: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def array(content: bytes) -> np.ndarray:
+def array(content: Buffer) -> np.ndarray:
     """The array of a .npy file, in place."""
     stream = io.BytesIO(content[:4096])
     version = np.lib.format.read_magic(stream)
@@ -151,12 +161,17 @@ def array(content: bytes) -> np.ndarray:
     return np.frombuffer(content, dtype, offset=stream.tell(), count=int(np.prod(shape))).reshape(shape)
 
 
+def stacked_grey(parts: Sequence[Buffer]) -> np.ndarray:
+    """(N S, S) uint8 of N grey PNGs, below each other."""
+    return np.concatenate([grey(part) for part in parts])
+
+
 def png(values: np.ndarray) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(values).save(stream, "PNG", compress_level=6)
     return stream.getvalue()
 
 
-def grey(content: bytes) -> np.ndarray:
+def grey(content: Buffer) -> np.ndarray:
     """(H, W) uint8 of a grey PNG."""
     return np.asarray(Image.open(io.BytesIO(content)))

@@ -13,6 +13,7 @@ Symbols: N views of a sample, T numbers of a truth.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import mmap
@@ -28,8 +29,11 @@ MANIFEST_FILE = "shards.json"
 FORMAT_VERSION = 1
 KIND = "training_shards"
 
+# Where samples come from.
+DRAWN, PHOTOS = "drawn", "photos"
+
 # A sample's files: name behind the first dot -> content, or where it lies in the shard.
-Sample = Mapping[str, bytes]
+Sample = Mapping[str, bytes | memoryview]
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,11 @@ class Manifest:
     @property
     def samples(self) -> int:
         return sum(shard.samples for shard in self.shards)
+
+    @property
+    def fingerprint(self) -> str:
+        """8 hexadecimal digits; other samples have others."""
+        return hashlib.blake2b(json.dumps(asdict(self), sort_keys=True).encode(), digest_size=4).hexdigest()
 
     def same_set(self, other: Manifest) -> bool:
         """Both are of one set, which may not be complete in either."""

@@ -15,7 +15,7 @@ import torch
 
 from backend.errors import TrainingError
 from trainer.data.sample_files import batch_from, columns_for
-from trainer.data.shards import Manifest, OpenShard, load_manifest
+from trainer.data.shards import PHOTOS, Manifest, OpenShard, load_manifest
 from trainer.data.synthetic import Head, Triplets
 
 # Shards whose samples are shuffled together.
@@ -33,16 +33,23 @@ class StoredFaces:
         S, of the batches; crops of another side are resampled.
     seed : int
         Of the order.
+    real : bool
+        Photos are wanted, else invented people.
 
     Raises
     ------
     TrainingError
-        The folder holds no training data, or of another face model.
+        The folder holds no training data, or of another kind or face model.
     """
 
-    def __init__(self, folder: Path, head: Head, side: int, seed: int) -> None:
+    def __init__(self, folder: Path, head: Head, side: int, seed: int, real: bool = False) -> None:
         self.folder, self.head, self.side, self.seed = folder, head, side, seed
         self.manifest = load_manifest(folder)
+        if (self.manifest.origin == PHOTOS) != real:
+            raise TrainingError(
+                f"{folder} holds {'photos' if not real else 'invented people'}; name it as "
+                f"data.{'photos' if not real else 'shards'}."
+            )
         check_model(self.manifest, head, folder)
         self.open: dict[int, OpenShard] = {}
         self.counts = np.array([shard.samples for shard in self.manifest.shards], int)

@@ -38,6 +38,9 @@ PITCH_SIGMA, ROLL_SIGMA = 13.0, 12.0
 # Distance of the camera, metres: the median, the spread of its logarithm, and from selfie to telephoto.
 DISTANCE, DISTANCE_SPREAD, DISTANCE_RANGE = 0.9, 0.75, (0.22, 8.0)
 
+# Angular radius of the largest lamp, degrees, as a window or an umbrella has it; part of the pictures with shadows.
+LARGEST_LAMP, SHADOWED = 60.0, 0.5
+
 # How far a crop is off from where it should be, since landmarks are found and not known: in parts of its
 # side, as a factor, and radians.
 OFF_PLACE, OFF_SIZE, OFF_ANGLE = 0.04, 0.07, 0.12
@@ -62,6 +65,8 @@ class Scene:
         The head wears a painted look and nothing of this albedo.
     light : (B, N, 3, 9) float64
         Of model space, before the camera's exposure.
+    key : (B, N, 8) float64
+        The lamp that throws shadows, see :class:`Light`.
     exposure : (B, N, 3) float64
         Factors of the light, from the photographer and the white balance.
     R : (B, N, 3, 3) float64
@@ -79,6 +84,7 @@ class Scene:
     albedo: np.ndarray
     painted: np.ndarray
     light: np.ndarray
+    key: np.ndarray
     exposure: np.ndarray
     R: np.ndarray
     distance: np.ndarray
@@ -137,7 +143,9 @@ class People:
 
         strength = np.where(rng.random(shape) < 0.7, 1.0, rng.uniform(0.0, 1.0, shape))[..., None]
         shown = self.expressions[rng.integers(len(self.expressions), size=shape)] * strength
-        light = np.stack([draw_light(rng) for _ in range(count * VIEWS)]).reshape(*shape, 3, 9)
+        lights = [draw_light(rng) for _ in range(count * VIEWS)]
+        light = np.stack([light.harmonics for light in lights]).reshape(*shape, 3, 9)
+        key = np.stack([light.key for light in lights]).reshape(*shape, -1)
         exposure = np.exp(rng.normal(0.0, EXPOSED, (*shape, 1)) + rng.normal(0.0, 0.06, (*shape, 3)))
         yaw = rng.uniform(-MIDDLE_YAW, MIDDLE_YAW, (count, 1)) + rng.normal(0.0, YAW_SIGMA, shape)
         pitch, roll = rng.normal(0.0, PITCH_SIGMA, shape), rng.normal(0.0, ROLL_SIGMA, shape)
@@ -150,6 +158,7 @@ class People:
             albedo=self.skins.draw(rng, count) if self.skins else rng.normal(0.0, 1.0, (count, self.albedo_modes)),
             painted=rng.random(count) < (PAINTED if self.skins else float(not self.albedo_modes)),
             light=same(light, sitting),
+            key=same(key, sitting),
             exposure=same(exposure, sitting),
             R=R,
             distance=distance.clip(*DISTANCE_RANGE),
@@ -191,8 +200,36 @@ def directional_light(direction: np.ndarray) -> np.ndarray:
     return np.stack(values, axis=-1)
 
 
-def draw_light(rng: np.random.Generator) -> np.ndarray:
-    """(3, 9) light: even, plus one to three lamps, mostly before and above the face, each with a colour."""
+def area_light(direction: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """(..., 3) towards round lamps, (...,) angular radii -> (..., 9) light of unit strength.
+
+    A cap of the sphere is the lamp in its middle with the bands l = 1, 2 smaller: by the integrals of the Legendre
+    polynomials over the cap, (1 + cos a) / 2 and cos a (1 + cos a) / 2.
+    """
+    cos = np.cos(radius)[..., None]
+    first, second = (1.0 + cos) / 2.0, cos * (1.0 + cos) / 2.0
+    bands = np.concatenate([np.ones_like(cos), *[first] * 3, *[second] * 5], axis=-1)
+    return bands * directional_light(direction)
+
+
+@dataclass(frozen=True)
+class Light:
+    """Even light and lamps.
+
+    Attributes
+    ----------
+    harmonics : (3, 9) float64
+        All of it, of nobody's shadow.
+    key : (8,) float64
+        Towards the strongest lamp (3), its colour (3), its angular radius, and how much of it shadows take.
+    """
+
+    harmonics: np.ndarray
+    key: np.ndarray
+
+
+def draw_light(rng: np.random.Generator) -> Light:
+    """Even light, plus one to three lamps, mostly before and above the face, each with a colour and a size."""
     ambient = np.zeros((3, 9))
     ambient[:, 0] = rng.uniform(0.1, 0.7) / A0 * rng.normal(1.0, 0.05, 3)
     lamps = rng.integers(1, 4)
@@ -200,7 +237,13 @@ def draw_light(rng: np.random.Generator) -> np.ndarray:
     direction = rng.normal([0.0, 0.35, 0.6], [0.8, 0.5, 0.7], (lamps, 3))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     colour = strength[:, None] * rng.normal(1.0, 0.08, (lamps, 3))
-    return ambient + np.einsum("lc,lk->ck", colour, directional_light(direction))
+    radius = np.radians(LARGEST_LAMP) * rng.uniform(0.0, 1.0, lamps) ** 2
+    first = int(strength.argmax())
+    taken = rng.uniform(0.5, 1.0) if rng.random() < SHADOWED else 0.0
+    return Light(
+        ambient + np.einsum("lc,lk->ck", colour, area_light(direction, radius)),
+        np.concatenate([direction[first], colour[first], [radius[first], taken]]),
+    )
 
 
 def roll(angle: np.ndarray) -> np.ndarray:

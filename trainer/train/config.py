@@ -23,7 +23,7 @@ PRECISIONS = ("float32", "bfloat16")
 VARIANTS = ("ours", "published")
 
 # Entries that name files and folders.
-FILES = (("data", "model"), ("data", "shards"))
+FILES = (("data", "model"), ("data", "shards"), ("data", "photos"))
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class DataConfig:
     pictures are drawn this many times as large. ``one_moment``, ``one_sitting``: parts of the triplets, see
     :class:`trainer.data.triplets.People`. ``validation``: triplets that are never trained on.
 
-    ``shards``: a folder that ``mgcface train-data draw`` made, to train on instead of drawing.
+    ``shards``: a folder that ``mgcface train-data draw`` made, to train on instead of drawing. ``photos``: one that
+    ``mgcface train-data photos`` or ``video`` made, from which ``photos_share`` of every batch comes.
     """
 
     model: str = "open-head"
@@ -52,6 +53,8 @@ class DataConfig:
     one_sitting: float = 0.3
     validation: int = 256
     shards: str = ""
+    photos: str = ""
+    photos_share: float = 0.25
 
 
 @dataclass(frozen=True)
@@ -210,6 +213,8 @@ def _check(config: Config, source: str) -> None:
         raise TrainingError(
             f'"data.one_moment" and "data.one_sitting" of {source} are more than 1 together; lower one.'
         )
+    if config.data.photos_share > 1.0:
+        raise TrainingError(f'"data.photos_share" of {source} is a part of every batch; it must not be above 1.')
     if config.optimiser.average >= 1.0:
         raise TrainingError(f'"optimiser.average" of {source} must be below 1, or the average never moves; lower it.')
 

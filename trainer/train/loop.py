@@ -30,7 +30,7 @@ from trainer.train.checkpoint import Checkpoint, State, as_tensors, check_resuma
 from trainer.train.config import Config, OptimiserConfig, RunConfig, config_text
 from trainer.train.objective import terms, total
 from trainer.train.processes import Processes
-from trainer.train.sources import drawing, training_source
+from trainer.train.sources import data_fingerprint, drawing, training_source
 from trainer.train.start import chosen_albedo
 from trainer.train.validation import validate
 
@@ -137,12 +137,12 @@ class Run:
             self._start(load_checkpoint(options.start), options.start)
         self.average = as_tensors(self.backbone.state_dict())
         self.optimiser = make_optimiser(self.backbone, config.optimiser)
+        self.faces = training_source(config.data, self.head, size.side)
         self.figures: dict[str, dict[str, float]] = {}
         self.step = 0
         if options.resume is not None:
             self._resume(load_checkpoint(options.resume), options.resume)
         self.network = processes.shared(self.backbone)
-        self.faces = training_source(config.data, self.head, size.side)
         self.held_out = held_out(config, self.head) if processes.first else []
         self.board = Board(out / "board", options.tensorboard and processes.first, self.step)
         if processes.first:
@@ -263,6 +263,7 @@ class Run:
                 first,
                 second,
                 self.figures,
+                data_fingerprint(self.faces),
             )
             save_checkpoint(self.out, state, self.config.run.keep)
             info = weights_info(self.config, self.head, self.step, self.figures)
@@ -286,6 +287,8 @@ class Run:
 
     def _resume(self, checkpoint: Checkpoint, path: Path) -> None:
         check_resumable(checkpoint, self.config, self.fingerprint, self.processes.count, path)
+        if checkpoint.data != data_fingerprint(self.faces):
+            raise TrainingError(f"{path} was trained on other stored samples; name those, or start in another folder.")
         self._load(checkpoint.network, path)
         self.average = {name: tensor.to(self.processes.device) for name, tensor in checkpoint.average.items()}
         for name, parameter in self.backbone.named_parameters():

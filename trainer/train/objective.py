@@ -105,7 +105,7 @@ def terms(said: Predicted, batch: Triplets, head: Head, weights: LossConfig) -> 
     if weights.agreement > 0:
         spread = agreement_loss(said.identity.unflatten(0, (-1, VIEWS)))
         result["agreement"] = trusted(spread, batch.one_person.float())
-    result.update(_priors(said, weights))
+    result.update(_priors(said, trust, weights))
     compared = [name for name in COMPARED if getattr(weights, name) > 0]
     if not (weights.vertices > 0 or weights.landmarks > 0 or weights.render > 0 or compared):
         return result
@@ -139,14 +139,20 @@ def total(found: dict[str, torch.Tensor], weights: LossConfig) -> torch.Tensor:
     return torch.stack([getattr(weights, name) * value for name, value in found.items()]).sum()
 
 
-def _priors(said: Predicted, weights: LossConfig) -> dict[str, torch.Tensor]:
+def _priors(said: Predicted, trust: dict[str, torch.Tensor], weights: LossConfig) -> dict[str, torch.Tensor]:
+    """What is likely counts as far as no truth does: where there is none, or where none is asked for."""
+
+    def unknown(group: str) -> torch.Tensor:
+        known = trust.get(group, torch.ones(len(said.R), device=said.R.device))
+        return 1.0 - known if getattr(weights, group) > 0 else torch.ones_like(known)
+
     result = {}
     if weights.shape_prior > 0:
-        result["shape_prior"] = shape_prior(said.identity, said.expression).mean()
+        result["shape_prior"] = trusted(shape_prior(said.identity, said.expression), unknown("identity"))
     if weights.albedo_prior > 0:
-        result["albedo_prior"] = albedo_prior(said.albedo).mean()
+        result["albedo_prior"] = trusted(albedo_prior(said.albedo), unknown("albedo"))
     if weights.light_prior > 0:
-        result["light_prior"] = light_prior(said.light).mean()
+        result["light_prior"] = trusted(light_prior(said.light), unknown("light"))
     return result
 
 

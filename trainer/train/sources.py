@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
 
 from trainer.data.draw_shards import Drawing
+from trainer.data.mixed import MixedFaces, Source
 from trainer.data.stored import StoredFaces
-from trainer.data.synthetic import Head, Triplets
+from trainer.data.synthetic import Head
 from trainer.train.config import DataConfig
-
-
-class Source(Protocol):
-    def batch(self, number: int, count: int) -> Triplets:
-        """The ``number``-th batch of ``count`` triplets; always the same."""
-        ...
 
 
 def drawing(data: DataConfig, side: int) -> Drawing:
@@ -23,7 +17,20 @@ def drawing(data: DataConfig, side: int) -> Drawing:
 
 
 def training_source(data: DataConfig, head: Head, side: int) -> Source:
-    """Drawn while training, or from the folder ``data.shards``."""
+    """Invented people, drawn while training or from the folder ``data.shards``, and photos from ``data.photos``."""
+    photos = StoredFaces(Path(data.photos), head, side, data.seed, real=True) if data.photos else None
+    if photos is not None and data.photos_share == 1.0:
+        return photos
+    invented: Source
     if data.shards:
-        return StoredFaces(Path(data.shards), head, side, data.seed)
-    return drawing(data, side).faces(head)
+        invented = StoredFaces(Path(data.shards), head, side, data.seed, real=False)
+    else:
+        invented = drawing(data, side).faces(head)
+    return invented if photos is None else MixedFaces(invented, photos, data.photos_share)
+
+
+def data_fingerprint(source: Source) -> str:
+    """Tells one set of stored samples from another; empty for people that are drawn."""
+    if isinstance(source, MixedFaces):
+        return "-".join([data_fingerprint(source.drawn), data_fingerprint(source.photos)])
+    return source.manifest.fingerprint if isinstance(source, StoredFaces) else ""
