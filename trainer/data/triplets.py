@@ -38,6 +38,10 @@ PITCH_SIGMA, ROLL_SIGMA = 13.0, 12.0
 # Distance of the camera, metres: the median, the spread of its logarithm, and from selfie to telephoto.
 DISTANCE, DISTANCE_SPREAD, DISTANCE_RANGE = 0.9, 0.75, (0.22, 8.0)
 
+# Part of the pictures in hard light, and how much of the even light is left there: portraits in the open have more
+# contrast than an even part that is nearly always there allows.
+HARD, HARD_EVEN = 0.35, 0.2
+
 # Angular radius of the largest lamp, degrees, as a window or an umbrella has it; part of the pictures with shadows.
 LARGEST_LAMP, SHADOWED = 60.0, 0.5
 
@@ -231,7 +235,8 @@ class Light:
 def draw_light(rng: np.random.Generator) -> Light:
     """Even light, plus one to three lamps, mostly before and above the face, each with a colour and a size."""
     ambient = np.zeros((3, 9))
-    ambient[:, 0] = rng.uniform(0.1, 0.7) / A0 * rng.normal(1.0, 0.05, 3)
+    even = rng.uniform(0.1, 0.7) * (HARD_EVEN if rng.random() < HARD else 1.0)
+    ambient[:, 0] = even / A0 * rng.normal(1.0, 0.05, 3)
     lamps = rng.integers(1, 4)
     strength = rng.uniform(0.2, 1.0, lamps) / lamps
     direction = rng.normal([0.0, 0.35, 0.6], [0.8, 0.5, 0.7], (lamps, 3))

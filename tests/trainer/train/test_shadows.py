@@ -85,7 +85,7 @@ def test_the_key_is_a_lamp_of_the_light():
         rest = light.harmonics - colour[:, None] * area_light(direction, np.array(radius))
         normals = torch.from_numpy(rng.normal(size=(50, 3))).float()
         normals = torch.nn.functional.normalize(normals, dim=1)
-        assert (rest @ sh_basis(normals).numpy().T).min() > -0.15
+        assert (rest @ sh_basis(normals).numpy().T).min() > -0.25
         shadowed += taken > 0
     assert 60 < shadowed < 140
 
