@@ -50,10 +50,13 @@ class VertexAlbedo:
 
     @property
     def fingerprint(self) -> str:
-        """8 hexadecimal digits that tell one albedo from another."""
+        """8 hexadecimal digits that tell one albedo from another.
+
+        Made of what is stored as it is; the modes are computed from layers, and their last bits differ by machine.
+        """
         digest = hashlib.blake2b(digest_size=4)
-        digest.update(self.source.mean.tobytes())
-        digest.update(self.source.modes.tobytes())
+        for array in (self.source.mean, self.source.sigma, self.source.tone_curve, self.source.tone_spread):
+            digest.update(np.ascontiguousarray(array, np.float32).tobytes())
         return digest.hexdigest()
 
 

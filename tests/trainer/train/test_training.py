@@ -218,8 +218,10 @@ def test_a_configuration_comes_back_from_its_text(tmp_path):
 
 def test_the_recipes_are_configurations():
     recipes = sorted((ROOT / "trainer/train/recipes").glob("*.toml"))
-    assert [recipe.name for recipe in recipes] == ["ablation-cpu.toml", "ablation-gpu.toml", "gpu.toml"]
-    assert [read_config(recipe).optimiser.precision for recipe in recipes] == ["float32", "bfloat16", "bfloat16"]
+    names = ["ablation-cpu.toml", "ablation-gpu.toml", "cpu.toml", "gpu.toml", "photos.toml"]
+    assert [recipe.name for recipe in recipes] == names
+    on_gpu = ["gpu" in name or "photos" in name for name in names]
+    assert [read_config(recipe).optimiser.precision == "bfloat16" for recipe in recipes] == on_gpu
 
 
 @pytest.mark.parametrize(
