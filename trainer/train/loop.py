@@ -22,10 +22,12 @@ from torch import nn
 from backend.errors import Cancelled, TrainingError
 from backend.face_model.model import FaceModel, ModelInfo
 from backend.network.backbone import SIZES, Backbone
+from backend.network.calibration import Calibration
 from backend.network.encoder_weights import fingerprint, save_encoder
 from backend.network.outputs import Predicted, decode
 from trainer.data.synthetic import Head, SyntheticFaces, Triplets
 from trainer.train.board import Board
+from trainer.train.calibration import calibrate
 from trainer.train.checkpoint import Checkpoint, State, as_tensors, check_resumable, load_checkpoint, save_checkpoint
 from trainer.train.config import Config, OptimiserConfig, RunConfig, config_text
 from trainer.train.objective import terms, total
@@ -265,7 +267,9 @@ class Run:
                 self.figures,
             )
             save_checkpoint(self.out, state, self.config.run.keep)
-            info = weights_info(self.config, self.head.model, self.step, self.figures)
+            network = averaged(self.config, self.head, self.average)
+            measured = calibrate(lambda photos: self._look(network, photos), self.held_out)
+            info = weights_info(self.config, self.head.model, self.step, self.figures, measured)
             save_encoder(self.out / WEIGHTS_FILE, self.average, self.config.network.size, self.head.model, info)
         self.processes.wait()
 
@@ -337,7 +341,9 @@ def held_out(config: Config, head: Head) -> list[Triplets]:
     return [faces.batch(start, min(VALIDATION_BATCH, data.validation - start)) for start in starts]
 
 
-def weights_info(config: Config, model: FaceModel, step: int, figures: dict[str, dict[str, float]]) -> ModelInfo:
+def weights_info(
+    config: Config, model: FaceModel, step: int, figures: dict[str, dict[str, float]], measured: Calibration
+) -> ModelInfo:
     """What the weights say of themselves: they may be used as the face model may."""
     latest = figures[max(figures, key=int)] if figures else {}
     return ModelInfo(
@@ -347,7 +353,12 @@ def weights_info(config: Config, model: FaceModel, step: int, figures: dict[str,
         commercial=model.info.commercial,
         terms=model.info.terms,
         attribution=model.info.attribution,
-        extra={"training_steps": step, "training_config": config.as_dict(), "validation": latest},
+        extra={
+            "training_steps": step,
+            "training_config": config.as_dict(),
+            "validation": latest,
+            "calibration": measured.as_metadata(),
+        },
     )
 
 
