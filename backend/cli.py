@@ -334,13 +334,14 @@ def evaluate(
     data: Annotated[Path | None, typer.Option("--data", help="Folder with the photos and scans to measure on.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the report.")] = Path("out/evaluation"),
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes to spread the work over.")] = 1,
+    weights: WeightsOption = None,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Measure the accuracy of a face model and the fit, and write a report. Needs the extra `train`."""
     from backend.commands.evaluate import run
 
-    finish(lambda _: run(model, split_names(sets), data, out, workers, json_output, quiet), json_output)
+    finish(lambda _: run(model, split_names(sets), data, out, workers, weights, json_output, quiet), json_output)
 
 
 @app.command()
