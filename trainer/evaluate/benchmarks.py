@@ -17,6 +17,7 @@ from trainer.evaluate import (
     expression_probe,
     held_out,
     held_out_identity,
+    micc,
     part_overlap,
     realy,
 )
@@ -50,6 +51,7 @@ class Benchmark:
 BENCHMARKS = {
     "aflw2000": Benchmark(aflw2000.load, aflw2000.measure, aflw2000.figures, aflw2000.page),
     "realy": Benchmark(realy.load, realy.measure, realy.figures, realy.page),
+    "micc": Benchmark(micc.load, micc.measure, micc.figures, micc.page),
     "affectnet": Benchmark(
         expression_probe.load, expression_probe.measure, expression_probe.figures, expression_probe.page
     ),
