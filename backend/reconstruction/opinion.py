@@ -32,7 +32,7 @@ import torch
 
 from backend.errors import WeightsError
 from backend.geometry.camera import Camera
-from backend.geometry.rotation import matrix_from_rotation_vector
+from backend.geometry.rotation import head_euler_degrees, matrix_from_rotation_vector
 from backend.network.interface import FaceCrop, Regressed
 from backend.reconstruction.landmark_model import LANDMARK_SIGMA, LandmarkModel
 from backend.reconstruction.regress import align
@@ -44,6 +44,13 @@ if TYPE_CHECKING:
 # The errors of the network and of the regression from landmarks are alike to this degree (correlation of their
 # noise): both read one picture. A guess on the side of caution until it is measured.
 NOISE_CORRELATION = 0.5
+
+# The fit takes its landmarks to err one by one, but those of one face err together: it is further off than its own
+# Hessian says, by the square root of these (chi-squared for each degree of freedom, median over invented people of
+# open-head, painted, half of them behind something, without EXIF; trainer/measure_fit.py). What the network
+# measures is therefore counted as often. For rotations: by yaw, degrees, between which the logarithm is linear.
+ROTATION_TOGETHER_YAW, ROTATION_TOGETHER = (45.0, 75.0), (80.0, 500.0)
+DISTANCE_TOGETHER, EXPRESSION_TOGETHER = 25.0, 6.0
 
 # Standard deviations at which the pull of the network's rotation has halved.
 ROTATION_CAUCHY = 3.0
@@ -118,6 +125,12 @@ class Opinion:
         if "rotation" not in self.sigma:
             return 0.0
         return max(float(np.mean(self.sigma["rotation"])) ** -2.0 - USUAL_ROTATION**-2.0, 0.0)
+
+    @property
+    def rotation_weight(self) -> float:
+        """How often the rotation counts beside landmarks that err together."""
+        yaw = abs(head_euler_degrees(self.R)["yaw"])
+        return float(np.exp(np.interp(yaw, ROTATION_TOGETHER_YAW, np.log(ROTATION_TOGETHER))))
 
 
 def opinion(said: Regressed, index: int, crop: FaceCrop, photo: Photo) -> Opinion:
@@ -216,6 +229,7 @@ class Opinions:
             return torch.as_tensor(np.array([row[name] for row in rows]), **like)
 
         self.rotation, self.rotation_precision = column("R"), column("rotation_precision")
+        self.rotation_weight = column("rotation_weight")
         self.distance_precision, self.distance_pull = column("distance_precision"), column("distance_pull")
         self.identity, self.identity_precision = column("identity"), column("identity_precision")
         self.identity_pull = column("identity_pull")
@@ -261,8 +275,8 @@ class Opinions:
         apart = rotation_vector(state.rotation @ self.rotation.mT)
         squared = self.rotation_precision * (apart**2).sum(dim=1)
         scale = ROTATION_CAUCHY**2
-        cost = torch.log1p(squared / scale) * scale / 2
-        weight = self.rotation_precision / (1.0 + squared / scale)
+        cost = self.rotation_weight * torch.log1p(squared / scale) * scale / 2
+        weight = self.rotation_weight * self.rotation_precision / (1.0 + squared / scale)
         derivative = inverse_left_jacobian(apart)
         gradient[:, :3] = weight[:, None] * (derivative.mT @ apart[..., None])[..., 0]
         hessian[:, :3, :3] = weight[:, None, None] * (derivative.mT @ derivative)
@@ -389,7 +403,13 @@ def inverse_left_jacobian(vector: torch.Tensor) -> torch.Tensor:
 def _rows(said: Opinion | None, identity: np.ndarray, expression: np.ndarray) -> dict[str, np.ndarray | float]:
     """One row of every tensor of :class:`Opinions`; zeros of these shapes where nothing is said."""
     if said is None:
-        zero = {"R": np.eye(3), "rotation_precision": 0.0, "distance_precision": 0.0, "distance_pull": 0.0}
+        zero = {
+            "R": np.eye(3),
+            "rotation_precision": 0.0,
+            "rotation_weight": 1.0,
+            "distance_precision": 0.0,
+            "distance_pull": 0.0,
+        }
         empty = {
             f"{name}{part}": values
             for name, values in (("identity", identity), ("expression", expression))
@@ -403,13 +423,14 @@ def _rows(said: Opinion | None, identity: np.ndarray, expression: np.ndarray) ->
     return {
         "R": said.R,
         "rotation_precision": said.rotation_precision,
-        "distance_precision": distance,
-        "distance_pull": distance_pull,
+        "rotation_weight": said.rotation_weight,
+        "distance_precision": DISTANCE_TOGETHER * distance,
+        "distance_pull": DISTANCE_TOGETHER * distance_pull,
         "identity": said.identity,
         "identity_precision": who,
         "identity_pull": who_pull,
         "expression": said.expression,
-        "expression_precision": shown,
-        "expression_pull": shown_pull,
+        "expression_precision": EXPRESSION_TOGETHER * shown,
+        "expression_pull": EXPRESSION_TOGETHER * shown_pull,
         "usual_identity": np.broadcast_to(usual, identity.shape),
     }
