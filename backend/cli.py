@@ -65,6 +65,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 ModelOption = Annotated[str, typer.Option("--model", help="Name of a face model, or the path of its file.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute; auto takes a GPU if there is one.")]
 DetectorOption = Annotated[Detector, typer.Option("--detector", help="What finds the landmarks.")]
+WeightsOption = Annotated[
+    Path | None, typer.Option("--weights", help="Weights of a network that sees faces: the stage regress.")
+]
 TextureOption = Annotated[TextureSize, typer.Option("--texture", help="Side of the texture in pixels, or none.")]
 ShardsOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for the shards.")]
 TrainingOption = Annotated[
@@ -107,8 +110,14 @@ def reconstruct(
         typer.Option("--formats", help="Files to write, with commas between: glb,obj,json,... All when left out."),
     ] = None,
     stages: Annotated[
-        str, typer.Option("--stages", help="Stages to run; without fit the mean head is posed on the photo.")
-    ] = "detect,fit,texture",
+        str | None,
+        typer.Option(
+            "--stages",
+            help="Some of detect,regress,fit,texture. Without fit the head is the network's, or without regress too "
+            "the mean head posed on the photo. All when left out; regress only with --weights.",
+        ),
+    ] = None,
+    weights: WeightsOption = None,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -128,7 +137,8 @@ def reconstruct(
         detector=detector.value,
         all_faces=all_faces,
         formats=split_names(formats or ""),
-        stages=split_names(stages),
+        stages=None if stages is None else split_names(stages),
+        weights=weights,
         json_output=json_output,
         quiet=quiet,
     )
@@ -224,6 +234,7 @@ def bench(
     device: DeviceOption = Device.auto,
     repeats: Annotated[int, typer.Option("--repeats", min=1, max=100, help="Warm runs; the median counts.")] = 7,
     many: Annotated[int, typer.Option("--many", min=2, max=1024, help="Photos in the one large call.")] = 64,
+    weights: WeightsOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Measure the speed here: cold start, one photo and many photos by stage, peak memory."""
@@ -236,6 +247,7 @@ def bench(
         device=device.value,
         repeats=repeats,
         many=many,
+        weights=weights,
         json_output=json_output,
     )
     finish(lambda interrupt: run(request, interrupt), json_output)
@@ -334,13 +346,14 @@ def evaluate(
     data: Annotated[Path | None, typer.Option("--data", help="Folder with the photos and scans to measure on.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the report.")] = Path("out/evaluation"),
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes to spread the work over.")] = 1,
+    weights: WeightsOption = None,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Measure the accuracy of a face model and the fit, and write a report. Needs the extra `train`."""
     from backend.commands.evaluate import run
 
-    finish(lambda _: run(model, split_names(sets), data, out, workers, json_output, quiet), json_output)
+    finish(lambda _: run(model, split_names(sets), data, out, workers, weights, json_output, quiet), json_output)
 
 
 @app.command()

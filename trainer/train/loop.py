@@ -22,10 +22,12 @@ from torch import nn
 from backend.errors import Cancelled, TrainingError
 from backend.face_model.model import FaceModel, ModelInfo
 from backend.network.backbone import SIZES, Backbone
+from backend.network.calibration import Calibration
 from backend.network.encoder_weights import save_encoder
 from backend.network.outputs import Predicted, decode
 from trainer.data.synthetic import Head, Triplets
 from trainer.train.board import Board
+from trainer.train.calibration import calibrate
 from trainer.train.checkpoint import Checkpoint, State, as_tensors, check_resumable, load_checkpoint, save_checkpoint
 from trainer.train.config import Config, OptimiserConfig, RunConfig, config_text
 from trainer.train.objective import terms, total
@@ -266,7 +268,9 @@ class Run:
                 data_fingerprint(self.faces),
             )
             save_checkpoint(self.out, state, self.config.run.keep)
-            info = weights_info(self.config, self.head, self.step, self.figures)
+            network = averaged(self.config, self.head, self.average)
+            measured = calibrate(lambda photos: self._look(network, photos), self.held_out)
+            info = weights_info(self.config, self.head, self.step, self.figures, measured)
             size, modes = self.config.network.size, self.head.layout.albedo
             save_encoder(self.out / WEIGHTS_FILE, self.average, size, self.head.model, info, modes)
         self.processes.wait()
@@ -340,7 +344,9 @@ def held_out(config: Config, head: Head) -> list[Triplets]:
     return [faces.batch(start, min(VALIDATION_BATCH, data.validation - start)) for start in starts]
 
 
-def weights_info(config: Config, head: Head, step: int, figures: dict[str, dict[str, float]]) -> ModelInfo:
+def weights_info(
+    config: Config, head: Head, step: int, figures: dict[str, dict[str, float]], measured: Calibration
+) -> ModelInfo:
     """What the weights say of themselves: they may be used as the face model and its albedo may."""
     model, extra = head.model, {}
     infos = [model.info]
@@ -355,7 +361,13 @@ def weights_info(config: Config, head: Head, step: int, figures: dict[str, dict[
         commercial=all(info.commercial for info in infos),
         terms=joined("; ", [info.terms for info in infos]),
         attribution=joined("\n", [info.attribution for info in infos]),
-        extra={**extra, "training_steps": step, "training_config": config.as_dict(), "validation": latest},
+        extra={
+            **extra,
+            "training_steps": step,
+            "training_config": config.as_dict(),
+            "validation": latest,
+            "calibration": measured.as_metadata(),
+        },
     )
 
 

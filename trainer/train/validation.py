@@ -73,7 +73,9 @@ def validate(
 def _of_batch(said: Predicted, batch: Triplets, head: Head, weights: LossConfig) -> dict[str, torch.Tensor]:
     """(P,) figures of each picture, and its yaw."""
     truth, side = batch.truth, batch.photos.shape[2]
-    found = errors(said, truth)
+    everybody = torch.ones(len(truth.R), device=truth.R.device)
+    trust = torch.stack([batch.trust.get(name, everybody) for name in SCALES if name in said.log_variance])
+    found = {name: error * batch.trust.get(name, everybody) for name, error in errors(said, truth).items()}
     supervised = torch.stack([getattr(weights, name) * error for name, error in found.items()]).sum(dim=0)
     neutral = head.vertices(said.identity, torch.zeros_like(said.expression))[:, head.face]
     true = head.vertices(truth.identity, torch.zeros_like(truth.expression))[:, head.face]
@@ -96,7 +98,7 @@ def _of_batch(said: Predicted, batch: Triplets, head: Head, weights: LossConfig)
         "expression": (said.expression - truth.expression).abs().mean(dim=1),
         "focal_percent": 100.0 * (said.log_focal - truth.log_focal).abs().flatten(),
         "spread_mm": MILLIMETRES * spread,
-        "calibration": torch.stack(surprises).mean(dim=0),
+        "calibration": torch.stack(surprises).sum(dim=0) / trust.sum(dim=0),
         "yaw": torch.rad2deg(torch.atan2(truth.R[:, 0, 2], -truth.R[:, 2, 2])).abs(),
     }
 
