@@ -72,7 +72,7 @@ class LookBank:
         N.
     seed : int
     device : torch.device
-        Holds 15 bytes for each look and vertex: 120 MB for 512 looks of the default head.
+        Holds 15 bytes for each look and vertex: 128 MB for 512 looks of the default head.
     """
 
     def __init__(self, painter: Looks, count: int, seed: int, device: torch.device) -> None:
