@@ -57,13 +57,28 @@ addon = typer.Typer(help="The Blender add-on: build its zip, install it.", no_ar
 app.add_typer(addon, name="addon")
 convert = typer.Typer(help="Weights that others published: turn them into files of ours.", no_args_is_help=True)
 app.add_typer(convert, name="convert")
+train_data = typer.Typer(help="Samples for `mgcface train` on disk.", no_args_is_help=True)
+app.add_typer(train_data, name="train-data")
 
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 ModelOption = Annotated[str, typer.Option("--model", help="Name of a face model, or the path of its file.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute; auto takes a GPU if there is one.")]
 DetectorOption = Annotated[Detector, typer.Option("--detector", help="What finds the landmarks.")]
+WeightsOption = Annotated[
+    Path | None, typer.Option("--weights", help="Weights of a network that sees faces: the stage regress.")
+]
 TextureOption = Annotated[TextureSize, typer.Option("--texture", help="Side of the texture in pixels, or none.")]
+ShardsOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for the shards.")]
+TrainingOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file of a training; the defaults when left out.")
+]
+SideOption = Annotated[
+    int | None, typer.Option("--side", min=32, max=512, help="Of the crops, pixels; else the network's.")
+]
+MostOption = Annotated[
+    int | None, typer.Option("--triplets", min=1, help="At most so many; else one for each face that was found.")
+]
 
 
 def show_version(wanted: bool) -> None:
@@ -95,8 +110,14 @@ def reconstruct(
         typer.Option("--formats", help="Files to write, with commas between: glb,obj,json,... All when left out."),
     ] = None,
     stages: Annotated[
-        str, typer.Option("--stages", help="Stages to run; without fit the mean head is posed on the photo.")
-    ] = "detect,fit,texture",
+        str | None,
+        typer.Option(
+            "--stages",
+            help="Some of detect,regress,fit,texture. Without fit the head is the network's, or without regress too "
+            "the mean head posed on the photo. All when left out; regress only with --weights.",
+        ),
+    ] = None,
+    weights: WeightsOption = None,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -116,7 +137,8 @@ def reconstruct(
         detector=detector.value,
         all_faces=all_faces,
         formats=split_names(formats or ""),
-        stages=split_names(stages),
+        stages=None if stages is None else split_names(stages),
+        weights=weights,
         json_output=json_output,
         quiet=quiet,
     )
@@ -212,6 +234,7 @@ def bench(
     device: DeviceOption = Device.auto,
     repeats: Annotated[int, typer.Option("--repeats", min=1, max=100, help="Warm runs; the median counts.")] = 7,
     many: Annotated[int, typer.Option("--many", min=2, max=1024, help="Photos in the one large call.")] = 64,
+    weights: WeightsOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Measure the speed here: cold start, one photo and many photos by stage, peak memory."""
@@ -224,6 +247,7 @@ def bench(
         device=device.value,
         repeats=repeats,
         many=many,
+        weights=weights,
         json_output=json_output,
     )
     finish(lambda interrupt: run(request, interrupt), json_output)
@@ -322,13 +346,14 @@ def evaluate(
     data: Annotated[Path | None, typer.Option("--data", help="Folder with the photos and scans to measure on.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the report.")] = Path("out/evaluation"),
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes to spread the work over.")] = 1,
+    weights: WeightsOption = None,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Measure the accuracy of a face model and the fit, and write a report. Needs the extra `train`."""
     from backend.commands.evaluate import run
 
-    finish(lambda _: run(model, split_names(sets), data, out, workers, json_output, quiet), json_output)
+    finish(lambda _: run(model, split_names(sets), data, out, workers, weights, json_output, quiet), json_output)
 
 
 @app.command()
@@ -345,6 +370,10 @@ def train(
     ] = None,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Train a tiny network for a minute or two and check that it learned.")
+    ] = False,
+    ablation: Annotated[
+        bool,
+        typer.Option("--ablation", help="Train with and without each loss between views from one start, and compare."),
     ] = False,
     pack: Annotated[
         Path | None,
@@ -369,6 +398,7 @@ def train(
         resume=resume,
         checkpoint=checkpoint,
         smoke=smoke,
+        ablation=ablation,
         pack=pack,
         device=device.value,
         minutes=minutes,
@@ -377,6 +407,75 @@ def train(
         quiet=quiet,
     )
     finish(lambda interrupt: run(request, interrupt), json_output)
+
+
+@train_data.command("draw")
+def train_data_draw(
+    out: ShardsOption,
+    config: TrainingOption = None,
+    triplets: Annotated[int, typer.Option("--triplets", min=1, help="Invented people, three pictures each.")] = 10000,
+    side: SideOption = None,
+    device: DeviceOption = Device.auto,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes to spread the work over.")] = 1,
+    quiet: QuietOption = False,
+) -> None:
+    """Draw invented people once, to train on them many times. The same line goes on after a stop."""
+    from backend.commands.train_data import run_draw
+
+    finish(lambda interrupt: run_draw(config, out, triplets, side, device.value, workers, quiet, interrupt))
+
+
+@train_data.command("photos")
+def train_data_photos(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", help="Photos of anybody, and folders in it of one person each.")
+    ],
+    out: ShardsOption,
+    person: Annotated[
+        str | None,
+        typer.Option("--person", help="Regular expression whose group finds the person in a photo's path."),
+    ] = None,
+    one_moment: Annotated[
+        bool, typer.Option("--one-moment", help="All photos of a person were taken at once, by several cameras.")
+    ] = False,
+    triplets: MostOption = None,
+    config: TrainingOption = None,
+    side: SideOption = None,
+    device: DeviceOption = Device.auto,
+    quiet: QuietOption = False,
+) -> None:
+    """Fit real photos and keep crops with what the fit says, to train on them.
+
+    Exit code 3: some photos were refused; refused.csv says why.
+    """
+    from backend.commands.train_data import run_photos
+
+    finish(
+        lambda interrupt: run_photos(
+            folders, out, person, one_moment, triplets, config, side, device.value, quiet, interrupt
+        )
+    )
+
+
+@train_data.command("video")
+def train_data_video(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="VIDEO...", help="Files that OpenCV reads: MP4, MOV, AVI, ...")
+    ],
+    out: ShardsOption,
+    per_second: Annotated[
+        float, typer.Option("--per-second", min=0.1, max=60.0, help="Frames that are looked at, of each second.")
+    ] = 5.0,
+    triplets: MostOption = None,
+    config: TrainingOption = None,
+    side: SideOption = None,
+    device: DeviceOption = Device.auto,
+    quiet: QuietOption = False,
+) -> None:
+    """The same from videos; cuts of the scene and other people are told apart."""
+    from backend.commands.train_data import run_video
+
+    finish(lambda interrupt: run_video(files, out, per_second, triplets, config, side, device.value, quiet, interrupt))
 
 
 def split_names(text: str) -> tuple[str, ...]:

@@ -111,7 +111,7 @@ def documented() -> list[tuple[str, str]]:
 def test_every_option_in_the_documents_exists(page, command):
     arguments = mgcface_arguments(command)
     assert arguments
-    depth = 2 if arguments[0] in ("models", "addon", "convert") else 1
+    depth = 2 if arguments[0] in ("models", "addon", "convert", "train-data") else 1
     words = [sys.executable, "-m", "backend.cli", *arguments[:depth], "--help"]
     help_text = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=True).stdout
     for option in [word.split("=")[0] for word in arguments if word.startswith("-")]:

@@ -32,7 +32,10 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "astronaut.jpg"
 
 @dataclass(frozen=True)
 class Request:
-    """``photo`` None takes the example photo; ``repeats`` warm runs, ``many`` photos in the large call."""
+    """``photo`` None takes the example photo; ``repeats`` warm runs, ``many`` photos in the large call.
+
+    ``weights`` name a network, whose stage is then measured too, but not in the server, which only has its own.
+    """
 
     photo: Path | None = None
     model: str = "open-head"
@@ -40,6 +43,7 @@ class Request:
     device: str = "auto"
     repeats: int = 7
     many: int = 64
+    weights: Path | None = None
     json_output: bool = False
 
 
@@ -77,7 +81,7 @@ def load_pipeline(request: Request) -> Any:
     from backend.reconstruction.pipeline import Pipeline
 
     size = None if request.texture == "none" else int(request.texture)
-    return Pipeline(model=request.model, device=request.device, texture_size=size)
+    return Pipeline(model=request.model, device=request.device, texture_size=size, weights=request.weights)
 
 
 # -- measuring -------------------------------------------------------------------------------------
@@ -87,6 +91,8 @@ def measure_cold(request: Request, photo: Path, folder: Path) -> dict[str, Any]:
     """Milliseconds from starting the command to its end, in processes of their own."""
     reconstruct = ["reconstruct", str(photo.resolve()), "--out", str(folder / "cold"), "--quiet"]
     reconstruct += ["--model", request.model, "--texture", request.texture, "--device", request.device]
+    if request.weights is not None:
+        reconstruct += ["--weights", str(request.weights.resolve())]
     runs = [run_fresh(reconstruct) for _ in range(COLD_RUNS)]
     helps = [run_fresh(["--help"]) for _ in range(COLD_RUNS)]
     memory = [peak for _, peak in runs if peak is not None]
@@ -200,6 +206,7 @@ def header(request: Request, photo: Path, device: str) -> dict[str, Any]:
         **{name: metadata.version(name) for name in VERSIONS},
         "model": request.model,
         "texture": request.texture,
+        "network": None if request.weights is None else request.weights.name,
         "photo": f"{photo.name} {width}x{height}",
         "repeats": request.repeats,
     }

@@ -91,7 +91,7 @@ def verdict(missing: list[Check]) -> str:
 def all_checks() -> list[Check]:
     checks = [*machine_checks(), *system_library_checks(), *package_checks()]
     # The rest imports the packages; where one of them is broken the rows above have said so.
-    for part in (device_checks, rasterizer_checks, detector_checks, model_checks):
+    for part in (device_checks, rasterizer_checks, detector_checks, model_checks, weights_checks):
         try:
             checks += part()
         except Exception as error:
@@ -200,6 +200,29 @@ def model_checks() -> list[Check]:
             checks.append(Check("face model", row["name"], OK, f"installed; {licence}"))
         else:
             checks.append(Check("face model", row["name"], OPTIONAL, f"not installed; {licence}"))
+    return checks
+
+
+def weights_checks() -> list[Check]:
+    """The network that comes with each installed model, and whether it looks at photos without being told to."""
+    from backend.face_model.registry import list_models
+    from backend.network.choice import default_weights, regress_by_default
+    from backend.network.weights_file import read_info
+
+    checks = []
+    for entry in list_models():
+        path = default_weights(entry.name)
+        if path is not None and entry.path is not None:
+            info = read_info(path).info
+            use = (
+                "used by default" if regress_by_default(entry.name) else "used with --stages detect,regress,fit,texture"
+            )
+            sale = "output may be sold" if info.commercial else "output may NOT be sold"
+            detail = f"{info.name} {info.version}, {use}; licence {info.licence}, {sale}"
+            checks.append(Check("network", entry.name, OK, detail))
+    if not checks:
+        detail = "no weights come with this version; your own or the published ones go in with --weights"
+        checks.append(Check("network", "weights", OPTIONAL, detail, "docs/training.md"))
     return checks
 
 

@@ -12,7 +12,14 @@ from backend.errors import DependencyError
 
 
 def run(
-    model: str, sets: tuple[str, ...], data: Path | None, out: Path, workers: int, json_output: bool, quiet: bool
+    model: str,
+    sets: tuple[str, ...],
+    data: Path | None,
+    out: Path,
+    workers: int,
+    weights: Path | None,
+    json_output: bool,
+    quiet: bool,
 ) -> int:
     try:
         from trainer.evaluate import accuracy
@@ -33,6 +40,7 @@ def run(
             progress=(lambda done, total, text: show(done / max(total, 1), text)) if show else None,
             data=data,
             workers=workers,
+            weights=weights,
         )
     if json_output:
         console.print_json(figures)

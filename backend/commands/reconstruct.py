@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 # Version of the document that --json prints.
 REPORT_VERSION = 1
 
-STAGES = ("detect", "fit", "texture")
+STAGES = ("detect", "regress", "fit", "texture")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for. ``texture_size`` None leaves the texture out."""
+    """What the user asked for. ``texture_size`` None leaves the texture out; ``stages`` None takes the usual ones."""
 
     photos: tuple[Path, ...]
     out: Path
@@ -33,7 +33,8 @@ class Request:
     detector: DetectorName = "mediapipe"
     all_faces: bool = False
     formats: tuple[str, ...] = ()
-    stages: tuple[str, ...] = STAGES
+    stages: tuple[str, ...] | None = None
+    weights: Path | None = None
     json_output: bool = False
     quiet: bool = False
 
@@ -42,7 +43,7 @@ def run(request: Request, interrupt: Interrupt) -> int:
     """Reconstruct every photo; 0 when all went well, 3 when some photos failed."""
     from backend.export.folder import prepare_out_dir
 
-    check_stages(request.stages)
+    check_stages(request.stages, request.weights)
     formats = chosen_formats(request.formats)
     prepare_out_dir(request.out)
     folders = FolderNames(request.photos)
@@ -73,6 +74,7 @@ def load_pipeline(request: Request) -> Any:
         detector=request.detector,
         texture_size=request.texture_size,
         stages=request.stages,
+        weights=request.weights,
     )
 
 
@@ -144,12 +146,16 @@ def summary(request: Request, results: list[dict[str, Any]]) -> dict[str, Any]:
 # -- before the work -------------------------------------------------------------------------------
 
 
-def check_stages(stages: tuple[str, ...]) -> None:
+def check_stages(stages: tuple[str, ...] | None, weights: Path | None = None) -> None:
+    if stages is None:
+        return
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
         raise UsageError(f"There is no stage {unknown[0]!r}; choose from {', '.join(STAGES)}.")
     if "detect" not in stages:
         raise UsageError("Nothing can be done without the stage detect; add it to --stages.")
+    if weights is not None and "regress" not in stages:
+        raise UsageError("--weights is for the stage regress; add it to --stages or leave out --weights.")
 
 
 def chosen_formats(wanted: tuple[str, ...]) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ class Request:
     resume: bool
     checkpoint: Path | None
     smoke: bool
+    ablation: bool
     pack: Path | None
     device: str
     minutes: float | None
@@ -47,6 +48,8 @@ def run(request: Request, interrupt: Interrupt) -> int:
         size = pack(config, request.pack)
         say(request, f"{request.pack}: {size / 1e6:.1f} MB; its README.md says how to train there")
         return console.EXIT_DONE
+    if request.ablation:
+        return ablate(request, interrupt)
     checkpoint = start.chosen_checkpoint(request.out, request.resume, request.checkpoint)
     config = SMOKE if request.smoke else start.chosen_config(request.config, checkpoint)
     # A signal ends the step that is being done and writes a checkpoint.
@@ -72,6 +75,32 @@ def run(request: Request, interrupt: Interrupt) -> int:
     return console.EXIT_DONE
 
 
+def ablate(request: Request, interrupt: Interrupt) -> int:
+    """The same training with and without each loss between views."""
+    from trainer.train import ablation, loop, start
+    from trainer.train.processes import joined
+
+    config = start.chosen_config(request.config, None)
+    interrupt.answer_with(lambda: None)
+    quiet = request.quiet or int(os.environ.get("RANK", "0")) > 0
+    with joined(request.device) as processes, fraction_bar("ablation", quiet) as show:
+        options = loop.Options(
+            minutes=request.minutes, tensorboard=request.tensorboard, progress=show, cancel=interrupt.heard
+        )
+        rows = ablation.run(config, start.chosen_model(config.data.model), request.out, processes, options)
+        first = processes.first
+    if first:
+        report = request.out / ablation.REPORT_FILE
+        whole = len(rows) == config.ablation.seeds * (1 + len(ablation.VARIANTS))
+        if request.json_output:
+            console.print_json({"finished": whole, "rows": len(rows), "report": str(report) if rows else None})
+        elif rows:
+            say(request, report.read_text("utf-8"))
+        if not whole:
+            say(request, "Time was up; the same command goes on.")
+    return console.EXIT_DONE
+
+
 def check(request: Request) -> None:
     """Refuse options that contradict each other."""
     others = {"--config": request.config, "--resume": request.resume, "--checkpoint": request.checkpoint}
@@ -81,6 +110,11 @@ def check(request: Request) -> None:
             raise UsageError(f"--smoke has a configuration and a length of its own; leave out {name}.")
         if value and request.pack is not None and name != "--config":
             raise UsageError(f"--pack trains nothing; leave out {name}.")
+    if request.ablation:
+        clash = {"--checkpoint": request.checkpoint, "--smoke": request.smoke, "--pack": request.pack}
+        for name, value in clash.items():
+            if value:
+                raise UsageError(f"--ablation does runs of its own and goes on by itself; leave out {name}.")
     if request.smoke and request.pack is not None:
         raise UsageError("--smoke and --pack are two different things; leave one out.")
     if request.resume and request.checkpoint is not None:

@@ -15,8 +15,8 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 
-import cv2
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -162,6 +162,9 @@ def read_albedo_metadata(path: str | Path) -> dict:
 
 def coarse_layer(modes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(K, S, S, 3) -> (K, C, C, 3) int8 and (K,) scale."""
+    # Only who builds an albedo needs it; who reads one may be a training machine without OpenCV.
+    import cv2
+
     return quantize8(np.stack([cv2.resize(mode, (COARSE, COARSE), interpolation=cv2.INTER_AREA) for mode in modes]))
 
 
@@ -180,10 +183,9 @@ def quantize8(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def enlarged(coarse: np.ndarray, scale: np.ndarray, size: int) -> np.ndarray:
     """(K, C, C, 3) int8 and (K,) -> (K, size, size, 3) float32, bilinear."""
-    result = np.empty((len(coarse), size, size, 3), np.float32)
-    for mode, (steps, unit) in enumerate(zip(coarse, scale)):
-        result[mode] = cv2.resize(steps * unit, (size, size), interpolation=cv2.INTER_LINEAR)
-    return result
+    values = torch.from_numpy(coarse * scale[:, None, None, None].astype(np.float32)).permute(0, 3, 1, 2)
+    result = torch.nn.functional.interpolate(values, size=(size, size), mode="bilinear", align_corners=False)
+    return result.permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def _open(path: Path) -> safe_open:

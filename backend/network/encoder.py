@@ -6,12 +6,14 @@ Symbols: B batch, S side of a crop.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from backend.face_model.model import FaceModel
+from backend.network.calibration import Calibration
 from backend.network.encoder_weights import load_encoder
 from backend.network.framing import frame
 from backend.network.interface import FaceCrop, Regressed
@@ -42,6 +44,7 @@ class FaceEncoder:
     def __init__(self, weights: str | Path, model: FaceModel, device: str = "cpu") -> None:
         network, self.layout, about = load_encoder(weights, model)
         self.info, self.model = about.info, model
+        self.calibration = Calibration.from_metadata(about.info.extra.get("calibration"))
         self.side = network.size.side
         self.device = torch.device(device)
         self.network = network.to(self.device).for_inference()
@@ -55,6 +58,12 @@ class FaceEncoder:
         none = torch.zeros((0, self.layout.outputs))
         parts = [none, *(self._outputs(crops[start : start + CHUNK]) for start in range(0, len(crops), CHUNK))]
         said = decode(torch.cat(parts).double(), self.layout)
+        known = self.calibration
+        log_variance = {
+            name: value + 2.0 * float(np.log(known.factor.get(name, 1.0))) for name, value in said.log_variance.items()
+        }
+        spread = {name: value.numpy() for name, value in sigmas(replace(said, log_variance=log_variance)).items()}
+        sizes = self.layout.sizes
         return Regressed(
             identity=said.identity.float().numpy(),
             expression=said.expression.float().numpy(),
@@ -64,7 +73,10 @@ class FaceEncoder:
             side=self.side,
             albedo=said.albedo.float().numpy() if self.layout.albedo else None,
             light=said.light.float().numpy(),
-            sigma={name: value.float().numpy() for name, value in sigmas(said).items()},
+            sigma={
+                name: known.shared(name, value, sizes.get(name, 1)).astype(np.float32) for name, value in spread.items()
+            },
+            usual=known.usual,
         )
 
     def _outputs(self, crops: Sequence[FaceCrop]) -> torch.Tensor:

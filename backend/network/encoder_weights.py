@@ -35,7 +35,12 @@ def state_shapes(size: str, layout: Layout) -> dict[str, tuple[int, ...]]:
 
 
 def save_encoder(
-    path: str | Path, tensors: Mapping[str, torch.Tensor], size: str, model: FaceModel, info: ModelInfo
+    path: str | Path,
+    tensors: Mapping[str, torch.Tensor],
+    size: str,
+    model: FaceModel,
+    info: ModelInfo,
+    albedo: int | None = None,
 ) -> WeightsInfo:
     """Write weights as :class:`FaceEncoder` reads them, in half precision.
 
@@ -49,6 +54,8 @@ def save_encoder(
     model : FaceModel
     info : ModelInfo
         Who made the weights and what one may do with them; what this file needs is added to its ``extra``.
+    albedo : int, optional
+        How many modes of the albedo beside the model the network speaks of; by default those in the model.
 
     Raises
     ------
@@ -56,6 +63,8 @@ def save_encoder(
         The latter for numbers that half precision cannot hold.
     """
     layout = Layout.of(model)
+    if albedo is not None:
+        layout = replace(layout, albedo=albedo)
     wanted = state_shapes(size, layout)
     extra = {"size": size, "outputs": layout.as_metadata(), "face_model_fingerprint": fingerprint(model)}
     about = WeightsInfo(ARCHITECTURE + size, model.info.name, replace(info, extra={**info.extra, **extra}))
@@ -100,11 +109,13 @@ def size_of(about: WeightsInfo, path: str | Path) -> str:
 def check_model(about: WeightsInfo, model: FaceModel) -> Layout:
     """The layout of the weights; :class:`ModelError` for a face model that they do not speak of.
 
-    A model that has learned an albedo since then will do: the weights say nothing of it.
+    A model that has learned an albedo since then will do: the weights say nothing of it. So will one without, whose
+    albedo lies in a file of its own; then ``extra["albedo"]`` says which one the numbers are of.
     """
     layout = Layout.from_metadata(about.info.extra.get("outputs"))
     known = Layout.of(model)
-    same = replace(known, albedo=layout.albedo) == layout and layout.albedo in (0, known.albedo)
+    beside = known.albedo == 0 and "albedo" in about.info.extra
+    same = replace(known, albedo=layout.albedo) == layout and (beside or layout.albedo in (0, known.albedo))
     if not same or about.info.extra.get("face_model_fingerprint") != fingerprint(model):
         raise ModelError(
             f"The weights {about.info.name} speak of another face model than this {model.info.name} "

@@ -66,6 +66,10 @@ class Regressed:
     sigma : mapping of str to (B, N) float32
         Standard deviation of the error that the network expects, by group (:data:`GROUPS`); N is 1 or the
         group's size. Groups of which it says nothing are missing.
+    usual : mapping of str to ((N,) mean, (N,) standard deviation)
+        What is usual among the people that the network learned from, of identity, expression and
+        ``log_distance`` (of metres to the camera); N is 1 or the group's size. A network that cannot tell answers
+        with the mean and says the standard deviation. Empty where it is not known.
     """
 
     identity: np.ndarray
@@ -77,6 +81,7 @@ class Regressed:
     albedo: np.ndarray | None = None
     light: np.ndarray | None = None
     sigma: Mapping[str, np.ndarray] = field(default_factory=dict)
+    usual: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.identity)

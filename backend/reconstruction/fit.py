@@ -27,6 +27,7 @@ import torch
 from backend.geometry.rotation import FRONTAL
 from backend.reconstruction.contour import outward_normals, slide
 from backend.reconstruction.landmark_model import LandmarkModel, upright_frame
+from backend.reconstruction.opinion import Opinion, Opinions
 from backend.reconstruction.priors import DISTANCE_LOG_SIGMA, DISTANCE_M, expression_prior, focal_prior
 
 POSE = 7  # omega, tau, log_scale, log_depth
@@ -60,6 +61,8 @@ class Observation:
         From EXIF.
     trust : (L,) float, optional
         Weight of each landmark, 1 by default, 0 leaves it out.
+    opinion : Opinion, optional
+        What a network says of the face.
     """
 
     landmarks: np.ndarray
@@ -67,6 +70,7 @@ class Observation:
     height: int
     focal_px: float | None = None
     trust: np.ndarray | None = None
+    opinion: Opinion | None = None
 
 
 @dataclass(frozen=True)
@@ -179,6 +183,7 @@ class Problem:
         self.focal_prior = tensor([focal_prior(o.width, o.height, o.focal_px) for o in observations])
         self.normals = outward_normals(self.detected[:, self.lm.contour], self.lm.contour_closed)
         self.rows = torch.arange(len(observations), device=self.lm.device)
+        self.opinions = Opinions(self.lm, [o.opinion for o in observations])
 
     # -- start ---------------------------------------------------------------------------------
 
@@ -207,6 +212,7 @@ class Problem:
         self.unit = scale
         pose = torch.cat([tau, log_scale[:, None], log_depth[:, None]], dim=1)
         self.expected = torch.zeros(len(pose), self.lm.identity_count, dtype=pose.dtype, device=pose.device)
+        self.sigma = self.expected if self.lm.regress is None else self.lm.regress.sigma.expand_as(self.expected)
         coefficients = torch.zeros(len(pose), self.lm.basis.shape[2], dtype=pose.dtype, device=pose.device)
         return State(rotation, pose, coefficients)
 
@@ -263,6 +269,9 @@ class Problem:
         gradient[:, 6] += focal_pull * focal_off + depth_pull * depth_off
         hessian[:, 5:7, 5:7] += focal_pull[:, None, None]
         hessian[:, 6, 6] += depth_pull
+        if self.opinions.any:
+            parts = self.opinions.terms(state, POSE)
+            cost, gradient, hessian = (own + said for own, said in zip((cost, gradient, hessian), parts))
         return cost, gradient, hessian
 
     # -- derivatives ---------------------------------------------------------------------------
@@ -337,11 +346,25 @@ class Problem:
     def solve(self) -> list[FitResult]:
         state = self.start()
         if self.lm.regress is not None:
-            self.expected = self.lm.regress.identity(self.detected, self.trust)
+            regressed = self.lm.regress.identity(self.detected, self.trust)
+            self.expected, self.sigma = self.opinions.identify(regressed, self.lm.regress.sigma)
             state.coefficients[:, : self.lm.identity_count] = self.expected
-        state = self.descend(state, POSE_ITERATIONS, pose_only=True)[0]
+        state = self.posed(state)
         state, iterations, converged = self.descend(state, MAX_ITERATIONS)
         return self.results(state, iterations, converged)
+
+    def posed(self, state: State) -> State:
+        """The head as it is known so far, put before the camera; from where the network sees it if that costs less."""
+        if not self.opinions.any:
+            return self.descend(state, POSE_ITERATIONS, pose_only=True)[0]
+        other = self.opinions.start(state, self.detected, self.middle)
+        if self.lm.regress is not None:
+            other.coefficients[:, : self.lm.identity_count] = self.expected
+        # Whom the regression believes stays as it is: it has seen what a detector does to covered faces.
+        self.trust = self.opinions.trusted(self.detected, self.trust)
+        starts = [self.descend(begun, POSE_ITERATIONS, pose_only=True)[0] for begun in (state, other)]
+        costs = [self.residual(begun).cost + self.prior_terms(begun)[0] for begun in starts]
+        return starts[1].where(costs[1] < costs[0], starts[0])
 
     def descend(self, state: State, limit: int, pose_only: bool = False) -> tuple[State, torch.Tensor, torch.Tensor]:
         """Levenberg-Marquardt until every photo of the batch has converged or ``limit`` steps are done."""
@@ -424,7 +447,7 @@ class Problem:
         variance = torch.diagonal(torch.cholesky_inverse(torch.linalg.cholesky(held)), dim1=1, dim2=2)
         sigma = variance[:, POSE : POSE + lm.identity_count].sqrt()
         if lm.regress is not None:
-            sigma = torch.hypot(sigma, lm.regress.sigma).clamp_max(1.0)
+            sigma = torch.hypot(sigma, self.sigma).clamp_max(1.0)
         sigma_depth = variance[:, 6].sqrt()
         translation = torch.cat([state.pose[:, :2], state.pose[:, 3:].exp()], dim=1)
         focal = (state.pose[:, 2] + state.pose[:, 3]).exp()

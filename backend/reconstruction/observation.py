@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from backend.face_model.model import FaceModel
+from backend.reconstruction.contour import CONTOURS
 from backend.reconstruction.fit import FitResult, Observation
+from backend.reconstruction.opinion import Opinion
 from backend.reconstruction.result import FitReport
 from backend.vision.landmark_sets import LEFT_IRIS, RIGHT_IRIS, eye_openness
 from backend.vision.photo import DetectedFace, Photo
@@ -31,6 +36,33 @@ def observe(photo: Photo, face: DetectedFace, landmark_set: str) -> Observation:
             if openness < CLOSED_EYE:
                 trust[list(iris)] = 0.0
     return Observation(landmarks, photo.width, photo.height, photo.focal_px, trust)
+
+
+def unfitted(
+    observation: Observation, said: Opinion, model: FaceModel, landmark_set: str
+) -> tuple[Observation, FitResult]:
+    """The head as the network says it, in the form of a fit, and the landmarks by which it can be judged.
+
+    Contours slide along the outline, which only the fit does, so they do not count.
+    """
+    vertices = model.vertices(said.identity, said.expression).astype(np.float64)
+    trust = np.ones(len(observation.landmarks)) if observation.trust is None else observation.trust.copy()
+    trust[list(CONTOURS[landmark_set])] = 0.0
+    away = float(said.camera.t[2])
+    result = FitResult(
+        identity=said.identity.astype(np.float32),
+        expression=said.expression.astype(np.float32),
+        R=said.camera.R,
+        t=said.camera.t,
+        focal_px=said.camera.focal_px,
+        sigma_identity=said.sigma_identity,
+        sigma_log_distance=float(said.sigma["translation"][-1]) / away if "translation" in said.sigma else np.inf,
+        projected=said.camera.project(model.landmark_points(vertices, landmark_set)),
+        cost=0.0,
+        iterations=0,
+        converged=True,
+    )
+    return replace(observation, trust=trust), result
 
 
 def report(face: DetectedFace, observation: Observation, result: FitResult) -> tuple[FitReport, tuple[str, ...]]:

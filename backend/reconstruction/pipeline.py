@@ -1,6 +1,6 @@
 """The pipeline: photos in, heads out.
 
-decode -> detect -> fit -> texture. Every stage times itself, reports progress and checks for cancel
+decode -> detect -> regress -> fit -> texture. Every stage times itself, reports progress and checks for cancel
 before it starts; photos go through in groups so that the fit solves many at once while memory stays
 bounded. One bad photo becomes a :class:`PhotoOutcome` with an error and stops nothing.
 """
@@ -21,9 +21,12 @@ from backend.errors import Cancelled, DependencyError, MgcFaceError, NoFaceError
 from backend.face_model.model import FaceModel
 from backend.face_model.registry import get_model
 from backend.geometry.camera import Camera, intrinsics
+from backend.network.choice import make_encoder, regress_by_default
+from backend.network.interface import Encoder
 from backend.reconstruction.fit import FitResult, Fitter, Observation
 from backend.reconstruction.landmark_model import LandmarkModel
-from backend.reconstruction.observation import observe, report
+from backend.reconstruction.observation import observe, report, unfitted
+from backend.reconstruction.opinion import Opinion, opinion
 from backend.reconstruction.result import Reconstruction, Texture
 from backend.reconstruction.texture import bake_texture, warm_up
 from backend.reconstruction.texture_raster import serial_bands
@@ -32,7 +35,7 @@ from backend.vision.decode import load_photo
 from backend.vision.detector import DetectorName, make_detector
 from backend.vision.photo import DetectedFace, Photo
 
-STAGES = ("detect", "fit", "texture")
+STAGES = ("detect", "regress", "fit", "texture")
 
 # A group ends at this many photos or megapixels, whichever comes first.
 GROUP_PHOTOS = 16
@@ -59,6 +62,7 @@ class PhotoOutcome:
     reconstructions: list[Reconstruction] = field(default_factory=list)
     error: MgcFaceError | None = None
     faces: list[DetectedFace] = field(default_factory=list, repr=False)
+    opinions: list[Opinion] = field(default_factory=list, repr=False)
     timings_ms: dict[str, float] = field(default_factory=dict)
 
 
@@ -73,8 +77,11 @@ class Pipeline:
     detector : {"mediapipe", "fan"}
     texture_size : int or None
         Side of the texture in texels; None leaves the texture stage out.
-    stages : sequence of str
-        Subset of :data:`STAGES`. Without ``fit`` the mean head is posed on the landmarks.
+    stages : sequence of str, optional
+        Subset of :data:`STAGES`; None takes those of :func:`default_stages`. With ``regress`` and without ``fit``
+        heads are what the network says; without both the mean head is posed on the landmarks.
+    weights : path, optional
+        Of the network for ``regress``; None takes what comes with the project.
     """
 
     def __init__(
@@ -83,20 +90,32 @@ class Pipeline:
         device: str = "auto",
         detector: DetectorName = "mediapipe",
         texture_size: int | None = 1024,
-        stages: Iterable[str] = STAGES,
+        stages: Iterable[str] | None = None,
+        weights: str | Path | None = None,
     ) -> None:
-        self.stages = tuple(stages)
+        self.model = model if isinstance(model, FaceModel) else get_model(model)
+        self.stages = default_stages(self.model.info.name, weights) if stages is None else tuple(stages)
         unknown = [stage for stage in self.stages if stage not in STAGES]
         if unknown:
             raise DependencyError(f"There is no stage {unknown[0]!r}; choose from {', '.join(STAGES)}.")
-        self.model = model if isinstance(model, FaceModel) else get_model(model)
         self.device = resolve_device(device)
+        self.weights = weights
+        self.made_encoder: Encoder | None = None
+        if "regress" in self.stages:
+            self.made_encoder = make_encoder(weights, self.model, self.device)
         self.detector = make_detector(detector)
         self.texture_size = texture_size if "texture" in self.stages else None
         landmark_set = "ibug68" if detector == "fan" else "mediapipe478"
         self.fitter = Fitter(LandmarkModel(self.model, landmark_set, device=self.device))
         # Set while textures in the making are no longer wanted.
         self.stop = threading.Event()
+
+    @property
+    def encoder(self) -> Encoder:
+        """The network, loaded when it is first asked for."""
+        if self.made_encoder is None:
+            self.made_encoder = make_encoder(self.weights, self.model, self.device)
+        return self.made_encoder
 
     # -- calls -----------------------------------------------------------------------------------
 
@@ -129,6 +148,7 @@ class Pipeline:
         for group in self.groups(sources, steps):
             for outcome in group:
                 self.detect(outcome, all_faces, steps)
+            self.regress(group, steps)
             self.fit(group, steps)
             yield from self.textured(group, steps)
 
@@ -168,40 +188,68 @@ class Pipeline:
             outcome.error = error
         outcome.timings_ms["detect"] = elapsed_ms(started)
 
+    def regress(self, group: list[PhotoOutcome], steps: Steps) -> None:
+        """Ask the network about all faces of a group in one batch."""
+        if "regress" not in self.stages:
+            return
+        encoder = self.encoder
+        found = [(outcome, photo, face) for outcome, photo, face, _ in faces_of(group)]
+        if not found:
+            return
+        steps.report(found[0][0].index, "regress", 0.3)
+        started = time.perf_counter()
+        crops = [encoder.crop(photo, face) for _, photo, face in found]
+        said = encoder.regress(crops)
+        for index, (outcome, photo, _) in enumerate(found):
+            try:
+                outcome.opinions.append(opinion(said, index, crops[index], photo))
+            except MgcFaceError as error:
+                outcome.error, outcome.opinions = error, []
+        share = elapsed_ms(started) / len(found)
+        for outcome, _, _ in found:
+            outcome.timings_ms["regress"] = outcome.timings_ms.get("regress", 0.0) + share
+
     def fit(self, group: list[PhotoOutcome], steps: Steps) -> None:
         """Solve all faces of a group in one batch."""
-        found = [
-            (outcome, outcome.photo, face)
-            for outcome in group
-            if outcome.error is None and outcome.photo is not None
-            for face in outcome.faces
-        ]
+        found = faces_of(group)
         if not found:
+            return
+        name = self.fitter.lm.name
+        if "regress" in self.stages and "fit" not in self.stages:
+            for outcome, photo, face, said in found:
+                assert said is not None
+                observation, result = unfitted(observe(photo, face, name), said, self.model, name)
+                outcome.reconstructions.append(self.assemble(outcome, face, observation, result, said.camera))
             return
         steps.report(found[0][0].index, "fit", 0.4)
         started = time.perf_counter()
-        observations = [observe(photo, face, self.fitter.lm.name) for _, photo, face in found]
+        observations = [replace(observe(photo, face, name), opinion=said) for _, photo, face, said in found]
         solve = self.fitter.fit if "fit" in self.stages else self.fitter.pose
         results = solve(observations)
         share = elapsed_ms(started) / len(found)
-        for (outcome, _, face), observation, result in zip(found, observations, results):
+        for (outcome, _, face, _), observation, result in zip(found, observations, results):
             outcome.timings_ms["fit"] = outcome.timings_ms.get("fit", 0.0) + share
             outcome.reconstructions.append(self.assemble(outcome, face, observation, result))
 
     def assemble(
-        self, outcome: PhotoOutcome, face: DetectedFace, observation: Observation, result: FitResult
+        self,
+        outcome: PhotoOutcome,
+        face: DetectedFace,
+        observation: Observation,
+        result: FitResult,
+        camera: Camera | None = None,
     ) -> Reconstruction:
+        """The head of one face; ``camera`` None is that of the fit, whose principal point is the photo's middle."""
         photo = outcome.photo
         assert photo is not None
+        size = (photo.width, photo.height)
         fit_report, warnings = report(face, observation, result)
         return Reconstruction(
             model=self.model,
             photo_path=outcome.path,
             photo_width=photo.width,
             photo_height=photo.height,
-            camera=Camera(
-                intrinsics(result.focal_px, photo.width, photo.height), result.R, result.t, photo.width, photo.height
-            ),
+            camera=camera or Camera(intrinsics(result.focal_px, *size), result.R, result.t, *size),
             identity=result.identity,
             expression=result.expression,
             landmarks=face.landmarks,
@@ -307,6 +355,22 @@ def decode(index: int, source: str | Path | Photo) -> PhotoOutcome:
         outcome.error = error
     outcome.timings_ms["decode"] = elapsed_ms(started)
     return outcome
+
+
+def faces_of(group: list[PhotoOutcome]) -> list[tuple[PhotoOutcome, Photo, DetectedFace, Opinion | None]]:
+    """The faces of a group of photos, each with what the network says of it, if it was asked."""
+    return [
+        (outcome, outcome.photo, face, said)
+        for outcome in group
+        if outcome.error is None and outcome.photo is not None
+        for face, said in zip(outcome.faces, outcome.opinions or [None] * len(outcome.faces))
+    ]
+
+
+def default_stages(model_name: str, weights: str | Path | None = None) -> tuple[str, ...]:
+    """All stages, but the network only where weights are named or are used by default."""
+    regress = weights is not None or regress_by_default(model_name)
+    return tuple(stage for stage in STAGES if stage != "regress" or regress)
 
 
 def is_full(group: list[PhotoOutcome]) -> bool:

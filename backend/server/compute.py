@@ -33,6 +33,7 @@ PROGRESS_EVERY_S = 0.1
 STAGE_TEXTS = {
     "decode": "Reading the photo",
     "detect": "Finding the face",
+    "regress": "Looking at the face",
     "fit": "Fitting the head",
     "texture": "Taking the texture from the photo",
     "done": "Done",

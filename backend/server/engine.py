@@ -23,7 +23,7 @@ from backend.export.eye_texture import BROWN, IRIS_RADIUS_UV, eye_texture
 from backend.export.iris_color import iris_color
 from backend.export.record import record_text
 from backend.face_model.model import EYES
-from backend.reconstruction.pipeline import PhotoOutcome, Pipeline, resolve_device
+from backend.reconstruction.pipeline import PhotoOutcome, Pipeline, default_stages, resolve_device
 from backend.reconstruction.result import Reconstruction
 from backend.server.catalogue import installed_model
 from backend.vision.decode import load_photo, load_photo_bytes
@@ -145,8 +145,8 @@ class Engine:
                     yield photo
 
         def progress(index: int, stage: str, fraction: float) -> None:
-            # The fit solves all photos of a batch together and reports for the first.
-            for item in decoded if stage == "fit" else [decoded[index]]:
+            # The network and the fit take all photos of a batch together and report for the first.
+            for item in decoded if stage in ("regress", "fit") else [decoded[index]]:
                 report.progress(item, stage, fraction)
 
         outcomes = pipeline.reconstruct_many(
@@ -179,7 +179,8 @@ class Engine:
         self.pipelines[key] = pipeline
         while len(self.pipelines) > WARM_PIPELINES:
             self.pipelines.pop(next(iter(self.pipelines)))
-        pipeline.stages = tuple(options["stages"])
+        stages = options["stages"]
+        pipeline.stages = default_stages(pipeline.model.info.name) if stages is None else tuple(stages)
         wanted = options["texture_size"] if "texture" in pipeline.stages else 0
         pipeline.texture_size = wanted or None
         return pipeline

@@ -12,8 +12,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from backend.protocol.messages import STAGES
-
 # Photos handed to the worker at once. The fit gains little from more than 8 on a CPU (docs/benchmarks/speed.md),
 # and a click of another client waits for at most this many.
 BATCH_PHOTOS = 8
@@ -27,7 +25,8 @@ DEFAULT_OPTIONS: dict[str, Any] = {
     "texture_size": 1024,
     "all_faces": False,
     "detector": "mediapipe",
-    "stages": list(STAGES),
+    # What the pipeline does by default with this face model.
+    "stages": None,
 }
 
 

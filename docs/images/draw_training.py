@@ -10,15 +10,15 @@ from pathlib import Path
 import torch
 
 from backend.export.images import jpeg_bytes
-from backend.face_model.registry import get_model
-from trainer.data.synthetic import Head, SyntheticFaces
+from trainer.data.synthetic import SyntheticFaces
+from trainer.train.start import chosen_head
 
 PICTURE = Path(__file__).parent / "training-people.jpg"
 SIDE, PEOPLE, SEED, LOOKS = 128, 8, 11, 40
 
 
 def main() -> None:
-    head = Head(get_model("open-head"), torch.device("cpu"))
+    head = chosen_head("open-head", torch.device("cpu"))
     photos = SyntheticFaces(head, SIDE, SEED, LOOKS).batch(0, PEOPLE).photos
     table = photos.permute(1, 2, 0, 3, 4).reshape(-1, PEOPLE * SIDE, 3)
     PICTURE.write_bytes(jpeg_bytes(table.numpy(), quality=85))

@@ -10,7 +10,7 @@ Symbols: N looks, P pictures, V vertices.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,15 @@ from trainer.data.looks import BLOTCH, Look, Looks, waves
 
 # Part of the looks that wear a cloth mask; how far it stands off the skin, metres.
 MASKED, MASK_OFF = 0.08, (0.002, 0.009)
+
+# Linear RGB of the darkest and the lightest teeth, gums and tongues; and how far from the lips the mouth is a third as
+# light, metres. Teeth between the shade guides' C4 and B1.
+MOUTH_PARTS = {
+    "teeth": ((0.38, 0.30, 0.18), (0.80, 0.74, 0.62)),
+    "gums": ((0.16, 0.05, 0.05), (0.50, 0.22, 0.21)),
+    "tongue": ((0.22, 0.07, 0.07), (0.46, 0.20, 0.18)),
+}
+MOUTH_DARKENS = 0.025
 
 # Where the second skin shows nothing it lies this far inside the head, metres.
 INSIDE = -0.004
@@ -37,6 +46,8 @@ class Worn:
         Linear RGB of the skin, and of what lies over it.
     cover : (P, V) float
         How far that lies off the skin, metres; negative where there is nothing.
+    covered : (P, V) bool
+        Vertices of what lies over the skin: where there is something, and one triangle beyond.
     shown : (P, V) bool
         False where the head ends.
     glasses : (P,) float
@@ -46,6 +57,7 @@ class Worn:
     albedo: torch.Tensor
     cover_albedo: torch.Tensor
     cover: torch.Tensor
+    covered: torch.Tensor
     shown: torch.Tensor
     glasses: torch.Tensor
 
@@ -60,14 +72,14 @@ class LookBank:
         N.
     seed : int
     device : torch.device
-        Holds 14 bytes for each look and vertex: 120 MB for 512 looks of the default head.
+        Holds 15 bytes for each look and vertex: 128 MB for 512 looks of the default head.
     """
 
     def __init__(self, painter: Looks, count: int, seed: int, device: torch.device) -> None:
         looks = []
         for number in range(count):
             rng = np.random.default_rng([seed, number])
-            looks.append(_masked(painter, painter.draw(rng), rng))
+            looks.append(_masked(painter, _with_mouth(painter, painter.draw(rng), rng), rng))
         self.count = count
 
         def table(values: list[np.ndarray], dtype: torch.dtype) -> torch.Tensor:
@@ -76,6 +88,8 @@ class LookBank:
         self.albedo = table([look.albedo for look in looks], torch.float16)
         self.cover_albedo = table([look.hair_albedo for look in looks], torch.float16)
         self.cover = table([np.where(look.hair > 0, look.hair, INSIDE) for look in looks], torch.float16)
+        # Elsewhere it is not drawn: inside of a thin nose it would come out on the other side.
+        self.covered = table([_with_border(look.hair > 0, painter.model.triangles) for look in looks], torch.bool)
         self.shown = table([look.shown for look in looks], torch.bool)
         self.glasses = table([np.array(look.glasses) for look in looks], torch.float32)
 
@@ -88,9 +102,31 @@ class LookBank:
             (self.albedo[index].float() * colour).clamp(max=1.0),
             self.cover_albedo[index].float(),
             self.cover[index].float(),
+            self.covered[index],
             self.shown[index],
             self.glasses[index],
         )
+
+
+def _with_border(there: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """(V,) bool grown by the triangles (T, 3) that reach into it."""
+    grown = there.copy()
+    grown[triangles[there[triangles].any(axis=1)]] = True
+    return grown
+
+
+def _with_mouth(painter: Looks, look: Look, rng: np.random.Generator) -> Look:
+    """With teeth, gums and a tongue in colours of their own, where the model tells them apart."""
+    regions, albedo = painter.model.regions, look.albedo.copy()
+    # The depth of the mouth gets little light, which nine harmonics do not know: all of it is darker there.
+    depth = painter.model.mean[:, 2]
+    for name, (dark, light) in MOUTH_PARTS.items():
+        part = regions.get(name)
+        if part is not None and part.any():
+            colour = np.array(dark) + rng.random() * (np.array(light) - np.array(dark))
+            inward = (depth[part].max() - depth[part])[:, None]
+            albedo[part] = colour * rng.normal(1.0, 0.04, 3) * np.exp(-inward / MOUTH_DARKENS)
+    return replace(look, albedo=albedo.clip(0.0, 1.0))
 
 
 def _masked(painter: Looks, look: Look, rng: np.random.Generator) -> Look:

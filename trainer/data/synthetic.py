@@ -5,20 +5,22 @@ first put before the head at its distance, then moved, turned about its axis and
 the principal point is the middle of the crop, as :class:`backend.network.interface.Regressed` has it; of real
 photos that is nearly so where a face is not far from the photo's middle.
 
-Light is the truth's nine harmonics, exactly. What they do not hold (highlights, shadows that a nose throws) is in the
-pictures only as far as skin shines a little.
+Light is the truth's nine harmonics. What they do not hold is in the pictures too: the strongest lamp throws shadows
+(``shadows.py``), and skin shines a little.
 
 Symbols: B triplets, N views of each, P = B N pictures, S side of a crop, V vertices, T triangles, L landmarks.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
+from backend.face_model.albedo import Albedo
 from backend.face_model.model import EYES, MOUTH, FaceModel
+from backend.network.encoder_weights import fingerprint
 from backend.network.framing import frame, turned
 from backend.network.outputs import Layout, Predicted, placed
 from backend.rendering.rasterize import interpolate
@@ -30,6 +32,8 @@ from trainer.data.camera_faults import photographed
 from trainer.data.look_bank import LookBank, Worn
 from trainer.data.occluders import Capsules, draw_over, glasses_lines, hands_and_locks
 from trainer.data.painter import IRIS_ANGLE, PUPIL_ANGLE, Painter
+from trainer.data.shadows import lit_part
+from trainer.data.skin_albedo import VertexAlbedo
 from trainer.data.triplets import METERED, METERING, VIEWS, People, Scene
 
 # A landmark is seen when nothing is before it by more than this, metres; and when less than this much of its
@@ -61,6 +65,13 @@ class Triplets:
     flags : (B,) int64
     moved : (B,) bool
         The face moved between the views.
+    one_person : (B,) bool
+        All views are of one person, on whatever day; where not, on nobody's identity views agree.
+    real : (B,) bool
+        Photos: landmarks are those that a detector found, and only those that are ``visible`` were.
+    trust : dict of str to (P,) float
+        How far the truth of a group (:data:`backend.network.outputs.GROUPS`) is one: 1 where nothing is said, 0 where
+        there is none.
     """
 
     photos: torch.Tensor
@@ -70,17 +81,29 @@ class Triplets:
     visible: dict[str, torch.Tensor]
     flags: torch.Tensor
     moved: torch.Tensor
+    one_person: torch.Tensor
+    real: torch.Tensor
+    trust: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 class Head:
-    """A face model on a device: what is drawn, learned and compared over and over."""
+    """A face model on a device: what is drawn, learned and compared over and over.
 
-    def __init__(self, model: FaceModel, device: torch.device) -> None:
+    ``albedo`` is the statistical one that lies beside the model's file, where there is one. Models that bring an albedo
+    of their own have it as a mean and a basis of linear RGB.
+    """
+
+    def __init__(self, model: FaceModel, device: torch.device, albedo: Albedo | None = None) -> None:
         def tensor(array: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)
 
         self.model, self.device, self.layout = model, device, Layout.of(model)
         self.mean, self.identity, self.expression = tensor(model.mean), tensor(model.identity), tensor(model.expression)
+        self.skin_albedo = None if albedo is None else VertexAlbedo.of(albedo, model, device)
+        if self.skin_albedo is not None:
+            self.layout = replace(self.layout, albedo=len(self.skin_albedo.modes))
+        elif model.albedo_mean is not None and model.albedo_basis is not None:
+            self.albedo_mean, self.albedo_basis = tensor(model.albedo_mean), tensor(model.albedo_basis)
         self.triangles = torch.from_numpy(model.triangles).long().to(device)
         face = model.regions.get("face", np.ones(model.vertex_count, bool))
         is_skin = np.isin(
@@ -100,6 +123,21 @@ class Head:
         """(B, I), (B, E) -> (B, V, 3) metres."""
         moved = identity @ self.identity.flatten(1) + expression @ self.expression.flatten(1)
         return self.mean + moved.reshape(-1, *self.mean.shape)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells one set of shapes and skins from another."""
+        skin = "" if self.skin_albedo is None else f"-{self.skin_albedo.fingerprint}"
+        return fingerprint(self.model) + skin
+
+    def albedo(self, coefficients: torch.Tensor) -> torch.Tensor | None:
+        """(B, A) standard deviations -> (B, V, 3) linear RGB; None where the model has no albedo."""
+        if self.skin_albedo is not None:
+            return self.skin_albedo(coefficients)
+        if not self.layout.albedo:
+            return None
+        colours = self.albedo_mean + torch.einsum("ba,avc->bvc", coefficients, self.albedo_basis)
+        return colours.clamp(0.0, 1.0)
 
     def points(self, vertices: torch.Tensor, name: str) -> torch.Tensor:
         """(B, V, 3) -> (B, L, 3) landmarks of one set."""
@@ -144,7 +182,8 @@ class SyntheticFaces:
         one_sitting: float = 0.3,
     ) -> None:
         self.head, self.side, self.supersampling = head, side, supersampling
-        self.people = People(head.model, seed, one_moment, one_sitting)
+        skins = None if head.skin_albedo is None else head.skin_albedo.source
+        self.people = People(head.model, seed, one_moment, one_sitting, skins)
         painter = Painter(head.model)
         self.bank = LookBank(painter.looks, looks, seed, head.device)
         self.eye_direction = torch.from_numpy(painter.eye_direction).to(head.device, torch.float32)
@@ -169,10 +208,12 @@ class SyntheticFaces:
         R, t, focal = self._framed(vertices, scene)
         place, log_focal = placed(R, t, focal, head.layout)
         worn = self._worn(scene, rng)
-        light = self._metered(flat(scene.light), flat(scene.exposure), worn, scene)
+        light, gain = self._metered(flat(scene.light), flat(scene.exposure), worn)
+        key = flat(scene.key)
+        key = torch.cat([key[:, :3], key[:, 3:6] * gain, key[:, 6:]], dim=1)
         albedo = torch.from_numpy(scene.albedo).to(device, torch.float32).repeat_interleave(VIEWS, dim=0)
         truth = Predicted(identity, expression, albedo, light, R, place, log_focal, {})
-        photos, skin, depth, covered = self._draw(vertices, truth, worn, rng)
+        photos, skin, depth, covered = self._draw(vertices, truth, worn, key, rng)
         landmarks, visible = {}, {}
         for name in head.embeddings:
             pixels, away = project(head.points(vertices, name), truth.K(self.side), R, truth.t(head.layout))
@@ -185,6 +226,9 @@ class SyntheticFaces:
             visible=visible,
             flags=torch.from_numpy(scene.flags).to(device),
             moved=torch.from_numpy(scene.moved).to(device),
+            one_person=torch.ones(count, dtype=torch.bool, device=device),
+            real=torch.zeros(count, dtype=torch.bool, device=device),
+            trust={"albedo": (~torch.from_numpy(scene.painted).to(device)).float().repeat_interleave(VIEWS)},
         )
 
     # --- camera and light ---------------------------------------------------------------------------------
@@ -212,29 +256,30 @@ class SyntheticFaces:
         return R, t, 1.0 / size
 
     def _worn(self, scene: Scene, rng: np.random.Generator) -> Worn:
-        """What each of the P pictures' heads wears: one look for each triplet, the model's albedo where it has one."""
+        """What each of the P pictures' heads wears: one look for each triplet, the model's albedo for most."""
         count = len(scene.identity)
         worn = self.bank.wear(rng.integers(self.bank.count, size=count), rng)
-        albedo, model = worn.albedo, self.head.model
-        if model.albedo_mean is not None and model.albedo_basis is not None:
-            basis = torch.from_numpy(np.ascontiguousarray(model.albedo_basis, np.float32)).to(albedo)
-            mean = torch.from_numpy(np.ascontiguousarray(model.albedo_mean, np.float32)).to(albedo)
-            modes = torch.from_numpy(scene.albedo).to(albedo)
-            albedo = (mean + torch.einsum("ba,avc->bvc", modes, basis)).clamp(0.0, 1.0)
-        values = (albedo, worn.cover_albedo, worn.cover, worn.shown, worn.glasses)
+        albedo = worn.albedo
+        skins = self.head.albedo(torch.from_numpy(scene.albedo).to(albedo))
+        if skins is not None:
+            wears = torch.from_numpy(~scene.painted).to(albedo.device)[:, None, None]
+            on = torch.ones_like(self.head.face) if self.head.skin_albedo is None else self.head.skin_albedo.on
+            albedo = torch.where(wears & on[None, :, None], skins, albedo)
+        values = (albedo, worn.cover_albedo, worn.cover, worn.covered, worn.shown, worn.glasses)
         return Worn(*(value.repeat_interleave(VIEWS, dim=0) for value in values))
 
-    def _metered(self, light: torch.Tensor, exposure: torch.Tensor, worn: Worn, scene: Scene) -> torch.Tensor:
-        """(P, 3, 9) light as the camera's exposure makes it; the same in all views of one sitting."""
+    def _metered(self, light: torch.Tensor, exposure: torch.Tensor, worn: Worn) -> tuple[torch.Tensor, torch.Tensor]:
+        """(P, 3, 9) light as the camera's exposure makes it, and the factor (P, 3); one for views of one sitting."""
         skin = worn.albedo[:, self.head.face].mean(dim=(1, 2))
         front = shade(torch.tensor([[0.0, 0.0, 1.0]]).to(light).expand(len(light), 1, 3), light).mean(dim=(1, 2))
         gain = (METERED / (skin * front.clamp(min=0.05))) ** METERING
-        return light * (gain[:, None] * exposure)[..., None]
+        gain = gain[:, None] * exposure
+        return light * gain[..., None], gain
 
     # --- pictures -----------------------------------------------------------------------------------------
 
     def _draw(
-        self, vertices: torch.Tensor, truth: Predicted, worn: Worn, rng: np.random.Generator
+        self, vertices: torch.Tensor, truth: Predicted, worn: Worn, key: torch.Tensor, rng: np.random.Generator
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Photos (P, S, S, 3) uint8, skin (P, S, S), depth (P, S, S) of all that is drawn, covered (P, S, S)."""
         head, side = self.head, self.side * self.supersampling
@@ -242,8 +287,9 @@ class SyntheticFaces:
         points = torch.cat([vertices, vertices + worn.cover[..., None] * normals], dim=1)
         K, t = truth.K(side), truth.t(head.layout)
         # Triangles at the camera are not drawn: there go the vertices that do not belong to this head.
+        whole, shown = points, torch.cat([worn.shown, worn.shown & worn.covered], dim=1)
         centre = -(truth.R.transpose(1, 2) @ t[..., None])[..., 0]
-        points = torch.where(worn.shown.repeat(1, 2)[..., None], points, centre[:, None])
+        points = torch.where(shown[..., None], points, centre[:, None])
         view = draw_view(points, self.both, K, truth.R, t, side, side)
         attributes = torch.cat(
             [
@@ -253,23 +299,52 @@ class SyntheticFaces:
             dim=1,
         )
         values = interpolate(attributes, view.fragments, self.both)
-        picture = self._lit(values, view, truth, rng)
-        # A face that ends at the ears shows its inside from behind, which is no skin.
         away = rays(pixel_centres(side, side, K), K)
+        picture = self._lit(values, view, truth, self._shadow(view, away, truth, whole, shown, key, values), rng)
+        # A face that ends at the ears shows its inside from behind, which is no skin.
         outside = (torch.einsum("pij,phwj->phwi", truth.R, values[..., 3:6]) * away).sum(dim=-1) < 0
         bare = view.fragments.mask & (view.fragments.triangle < len(head.triangles)) & outside
-        shown = head.skin_triangles[view.fragments.triangle.clamp(0, len(head.triangles) - 1).long()] & bare
+        bare_skin = head.skin_triangles[view.fragments.triangle.clamp(0, len(head.triangles) - 1).long()] & bare
         picture = torch.where(view.fragments.mask[..., None], picture, self._behind(points, truth, side, rng))
         depth = _shrunk(view.fragments.depth[..., None], self.supersampling, nearest=True)[..., 0]
         picture = _shrunk(picture, self.supersampling)
-        skin = _shrunk(shown.float()[..., None], self.supersampling)[..., 0]
+        skin = _shrunk(bare_skin.float()[..., None], self.supersampling)[..., 0]
         picture, glass = draw_over(picture, depth, self._glasses(vertices, truth, worn))
         picture, hand = draw_over(picture, depth, hands_and_locks(len(picture), self.side, rng, picture.device))
         covered = 1.0 - (1.0 - glass) * (1.0 - hand)
         return photographed(linear_to_srgb_torch(picture.clamp(0.0, 1.0)), rng), skin * (1.0 - covered), depth, covered
 
-    def _lit(self, values: torch.Tensor, view: View, truth: Predicted, rng: np.random.Generator) -> torch.Tensor:
-        """(P, H, W, 3) linear colours from albedo, normal and place on the eyeball, (P, H, W, 9)."""
+    def _shadow(
+        self,
+        view: View,
+        away: torch.Tensor,
+        truth: Predicted,
+        points: torch.Tensor,
+        shown: torch.Tensor,
+        key: torch.Tensor,
+        values: torch.Tensor,
+    ) -> torch.Tensor:
+        """(P, H, W, 3) light that shadows take, ``key`` (P, 8) as :class:`trainer.data.triplets.Light` has it."""
+        taken = torch.zeros_like(values[..., :3])
+        where = (key[:, 7] > 0).nonzero()[:, 0]
+        if not len(where):
+            return taken
+        direction, colour, radius, part = key[where, :3], key[where, 3:6], key[where, 6], key[where, 7]
+        surface = away[where] * view.fragments.depth[where, ..., None] - truth.t(self.head.layout)[where, None, None]
+        surface = torch.einsum("pji,phwj->phwi", truth.R[where], surface)
+        lit = lit_part(surface, points[where], shown[where], self.both, direction, radius)
+        normal = torch.nn.functional.normalize(values[where, ..., 3:6], dim=-1)
+        falls = (normal * direction[:, None, None]).sum(dim=-1).clamp(min=0.0)
+        taken[where] = (part[:, None, None] * (1.0 - lit) * falls)[..., None] * colour[:, None, None]
+        return taken
+
+    def _lit(
+        self, values: torch.Tensor, view: View, truth: Predicted, taken: torch.Tensor, rng: np.random.Generator
+    ) -> torch.Tensor:
+        """(P, H, W, 3) linear colours from albedo, normal and place on the eyeball, (P, H, W, 9).
+
+        ``taken`` (P, H, W, 3) is the light that shadows take.
+        """
         count = len(values)
 
         def drawn(low: float, high: float, width: int = 1) -> torch.Tensor:
@@ -287,7 +362,7 @@ class SyntheticFaces:
             & self.is_eye[triangle.clamp(0, len(self.is_eye) - 1).long()]
         )
         albedo = torch.where(on_eye[..., None], eye, albedo)
-        arriving = shade(normal, truth.light).clamp(min=0.0)
+        arriving = (shade(normal, truth.light) - taken).clamp(min=0.0)
         # Skin shines towards a lamp at the camera, whose light is what arrives from there.
         towards = -truth.R[:, 2][:, None, None]
         facing = (normal * towards).sum(dim=-1, keepdim=True).clamp(0.0, 1.0)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from backend.face_model.albedo import Albedo
 from backend.face_model.model import FaceModel
 from backend.geometry.rotation import matrix_from_rotation_vector, rotation_from_head_euler
 from backend.rendering.shade import A0, A1, A2
@@ -23,6 +24,10 @@ VIEWS = 3
 # Expressions that are drawn ahead; each picture shows one of them, some weaker.
 EXPRESSIONS = 1024
 
+# Part of the people that wear a painted look where the model has an albedo: brows, beards and make-up vary more there
+# than on the people that an albedo was learned from.
+PAINTED = 0.3
+
 # Part of them that close their lips over an open jaw.
 CLOSED_LIPS = 0.04
 
@@ -32,6 +37,13 @@ PITCH_SIGMA, ROLL_SIGMA = 13.0, 12.0
 
 # Distance of the camera, metres: the median, the spread of its logarithm, and from selfie to telephoto.
 DISTANCE, DISTANCE_SPREAD, DISTANCE_RANGE = 0.9, 0.75, (0.22, 8.0)
+
+# Part of the pictures in hard light, and how much of the even light is left there: portraits in the open have more
+# contrast than an even part that is nearly always there allows.
+HARD, HARD_EVEN = 0.35, 0.2
+
+# Angular radius of the largest lamp, degrees, as a window or an umbrella has it; part of the pictures with shadows.
+LARGEST_LAMP, SHADOWED = 60.0, 0.5
 
 # How far a crop is off from where it should be, since landmarks are found and not known: in parts of its
 # side, as a factor, and radians.
@@ -52,9 +64,13 @@ class Scene:
         Standard deviations.
     expression : (B, N, E) float64
     albedo : (B, A) float64
-        Standard deviations; what the head wears is this only if the face model has an albedo.
+        Standard deviations.
+    painted : (B,) bool
+        The head wears a painted look and nothing of this albedo.
     light : (B, N, 3, 9) float64
         Of model space, before the camera's exposure.
+    key : (B, N, 8) float64
+        The lamp that throws shadows, see :class:`Light`.
     exposure : (B, N, 3) float64
         Factors of the light, from the photographer and the white balance.
     R : (B, N, 3, 3) float64
@@ -70,7 +86,9 @@ class Scene:
     identity: np.ndarray
     expression: np.ndarray
     albedo: np.ndarray
+    painted: np.ndarray
     light: np.ndarray
+    key: np.ndarray
     exposure: np.ndarray
     R: np.ndarray
     distance: np.ndarray
@@ -93,9 +111,14 @@ class People:
         Also tells sets apart: training and validation have different ones.
     one_moment, one_sitting : float
         Parts of the triplets that show one moment, and one sitting; the rest are of different days.
+    skins : Albedo, optional
+        The statistical albedo beside the model, which knows the usual skins of every tone.
     """
 
-    def __init__(self, model: FaceModel, seed: int, one_moment: float, one_sitting: float) -> None:
+    def __init__(
+        self, model: FaceModel, seed: int, one_moment: float, one_sitting: float, skins: Albedo | None = None
+    ) -> None:
+        self.skins = skins
         self.seed, self.one_moment, self.one_sitting = seed, one_moment, one_sitting
         self.modes = len(model.identity)
         self.albedo_modes = 0 if model.albedo_basis is None else len(model.albedo_basis)
@@ -124,7 +147,9 @@ class People:
 
         strength = np.where(rng.random(shape) < 0.7, 1.0, rng.uniform(0.0, 1.0, shape))[..., None]
         shown = self.expressions[rng.integers(len(self.expressions), size=shape)] * strength
-        light = np.stack([draw_light(rng) for _ in range(count * VIEWS)]).reshape(*shape, 3, 9)
+        lights = [draw_light(rng) for _ in range(count * VIEWS)]
+        light = np.stack([light.harmonics for light in lights]).reshape(*shape, 3, 9)
+        key = np.stack([light.key for light in lights]).reshape(*shape, -1)
         exposure = np.exp(rng.normal(0.0, EXPOSED, (*shape, 1)) + rng.normal(0.0, 0.06, (*shape, 3)))
         yaw = rng.uniform(-MIDDLE_YAW, MIDDLE_YAW, (count, 1)) + rng.normal(0.0, YAW_SIGMA, shape)
         pitch, roll = rng.normal(0.0, PITCH_SIGMA, shape), rng.normal(0.0, ROLL_SIGMA, shape)
@@ -134,8 +159,10 @@ class People:
         return Scene(
             identity=rng.normal(0.0, IDENTITY_SIGMA, (count, self.modes)),
             expression=same(shown, moment),
-            albedo=rng.normal(0.0, 1.0, (count, self.albedo_modes)),
+            albedo=self.skins.draw(rng, count) if self.skins else rng.normal(0.0, 1.0, (count, self.albedo_modes)),
+            painted=rng.random(count) < (PAINTED if self.skins else float(not self.albedo_modes)),
             light=same(light, sitting),
+            key=same(key, sitting),
             exposure=same(exposure, sitting),
             R=R,
             distance=distance.clip(*DISTANCE_RANGE),
@@ -177,16 +204,51 @@ def directional_light(direction: np.ndarray) -> np.ndarray:
     return np.stack(values, axis=-1)
 
 
-def draw_light(rng: np.random.Generator) -> np.ndarray:
-    """(3, 9) light: even, plus one to three lamps, mostly before and above the face, each with a colour."""
+def area_light(direction: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """(..., 3) towards round lamps, (...,) angular radii -> (..., 9) light of unit strength.
+
+    A cap of the sphere is the lamp in its middle with the bands l = 1, 2 smaller: by the integrals of the Legendre
+    polynomials over the cap, (1 + cos a) / 2 and cos a (1 + cos a) / 2.
+    """
+    cos = np.cos(radius)[..., None]
+    first, second = (1.0 + cos) / 2.0, cos * (1.0 + cos) / 2.0
+    bands = np.concatenate([np.ones_like(cos), *[first] * 3, *[second] * 5], axis=-1)
+    return bands * directional_light(direction)
+
+
+@dataclass(frozen=True)
+class Light:
+    """Even light and lamps.
+
+    Attributes
+    ----------
+    harmonics : (3, 9) float64
+        All of it, of nobody's shadow.
+    key : (8,) float64
+        Towards the strongest lamp (3), its colour (3), its angular radius, and how much of it shadows take.
+    """
+
+    harmonics: np.ndarray
+    key: np.ndarray
+
+
+def draw_light(rng: np.random.Generator) -> Light:
+    """Even light, plus one to three lamps, mostly before and above the face, each with a colour and a size."""
     ambient = np.zeros((3, 9))
-    ambient[:, 0] = rng.uniform(0.1, 0.7) / A0 * rng.normal(1.0, 0.05, 3)
+    even = rng.uniform(0.1, 0.7) * (HARD_EVEN if rng.random() < HARD else 1.0)
+    ambient[:, 0] = even / A0 * rng.normal(1.0, 0.05, 3)
     lamps = rng.integers(1, 4)
     strength = rng.uniform(0.2, 1.0, lamps) / lamps
     direction = rng.normal([0.0, 0.35, 0.6], [0.8, 0.5, 0.7], (lamps, 3))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     colour = strength[:, None] * rng.normal(1.0, 0.08, (lamps, 3))
-    return ambient + np.einsum("lc,lk->ck", colour, directional_light(direction))
+    radius = np.radians(LARGEST_LAMP) * rng.uniform(0.0, 1.0, lamps) ** 2
+    first = int(strength.argmax())
+    taken = rng.uniform(0.5, 1.0) if rng.random() < SHADOWED else 0.0
+    return Light(
+        ambient + np.einsum("lc,lk->ck", colour, area_light(direction, radius)),
+        np.concatenate([direction[first], colour[first], [radius[first], taken]]),
+    )
 
 
 def roll(angle: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import json
 import multiprocessing
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -22,7 +22,12 @@ import numpy as np
 from backend.errors import MgcFaceError, OutputError
 from backend.face_model.model import MOUTH, FaceModel
 from backend.face_model.registry import get_model
+from backend.network.choice import default_weights
+from backend.network.weights_file import read_info
+from backend.reconstruction.pipeline import Pipeline
+from backend.reconstruction.result import Reconstruction
 from backend.vision.decode import load_photo
+from backend.vision.photo import Photo
 from trainer.evaluate import error_curve, now_protocol
 from trainer.evaluate.accuracy_report import CURVES, curves, markdown
 from trainer.evaluate.benchmarks import BENCHMARKS
@@ -80,10 +85,19 @@ class Bench:
     reconstruct : callable Photo -> list of Reconstruction
         The largest face first.
     data : Path
+    methods : mapping of str to callable, optional
+        For sets that compare several; the one method is called ``fit`` when left out.
     """
 
-    def __init__(self, model: FaceModel, reconstruct: Reconstruct, data: Path):
+    def __init__(
+        self,
+        model: FaceModel,
+        reconstruct: Reconstruct,
+        data: Path,
+        methods: Mapping[str, Reconstruct] | None = None,
+    ):
         self.model, self.reconstruct, self.data = model, reconstruct, data
+        self.methods = {"fit": reconstruct} if methods is None else methods
         self._items: dict[str, list[TruthItem]] = {}
         self._paths: dict[str, list[Path]] = {}
         self._tasks: dict[str, list] = {}
@@ -115,7 +129,8 @@ class Bench:
     def work(self, job: Job) -> tuple[Job, Any]:
         """The job and its result, which has a ``name``."""
         if job.set_name in BENCHMARKS:
-            return job, BENCHMARKS[job.set_name].measure(self.tasks(job.set_name)[job.index], self.reconstruct)
+            benchmark, task = BENCHMARKS[job.set_name], self.tasks(job.set_name)[job.index]
+            return job, benchmark.measure(task, self.methods if benchmark.compares else self.reconstruct)
         if is_truth(job.set_name):
             return job, self.score(self.items(job.set_name)[job.index])
         return job, self.look(self.paths(job.set_name)[job.index])
@@ -174,6 +189,7 @@ def run(
     data: Path | str = DEFAULT_DATA,
     workers: int = 1,
     reconstruct: Reconstruct | None = None,
+    weights: Path | str | None = None,
 ) -> dict:
     """Measure and write ``accuracy.md``, ``accuracy.json`` and the drawing of the cumulative error curves.
 
@@ -192,6 +208,8 @@ def run(
         Processes. With more than one, ``reconstruct`` must be picklable.
     reconstruct : callable Photo -> list of Reconstruction, optional
         The method under test; the project's pipeline without texture when left out.
+    weights : path, optional
+        Of a network, which that pipeline then uses.
 
     Returns
     -------
@@ -206,7 +224,7 @@ def run(
     if unknown:
         raise SetError(f"There is no set called '{unknown[0]}'; choose from {', '.join(KNOWN_SETS)}.")
     sets = list(dict.fromkeys(sets))
-    make = partial(make_bench, model_name, Path(data), reconstruct)
+    make = partial(make_bench, model_name, Path(data), reconstruct, weights)
     bench = make()
     jobs = bench.jobs(sets)
     results: dict[str, list] = {name: [None] * sum(job.set_name == name for job in jobs) for name in sets}
@@ -214,7 +232,7 @@ def run(
         results[job.set_name][job.index] = result
         if progress is not None:
             progress(done, len(jobs), f"{job.set_name} {result.name}")
-    figures: dict[str, Any] = {"header": header(bench.model, sets, workers), "truth": {}, "photos": {}}
+    figures: dict[str, Any] = {"header": header(bench.model, sets, workers, weights), "truth": {}, "photos": {}}
     for name in sets:
         if name in BENCHMARKS:
             figures.setdefault("benchmarks", {})[name] = BENCHMARKS[name].figures(results[name])
@@ -231,13 +249,25 @@ def run(
     return figures
 
 
-def make_bench(model_name: str, data: Path, reconstruct: Reconstruct | None) -> Bench:
+def make_bench(
+    model_name: str, data: Path, reconstruct: Reconstruct | None, weights: Path | str | None = None
+) -> Bench:
     model = get_model(model_name)
-    if reconstruct is None:
-        from backend.reconstruction.pipeline import Pipeline
+    if reconstruct is not None:
+        return Bench(model, reconstruct, data)
+    pipeline = Pipeline(model, texture_size=None, weights=weights)
 
-        reconstruct = Pipeline(model, texture_size=None, stages=("detect", "fit")).reconstruct_photo
-    return Bench(model, reconstruct, data)
+    def method(*stages: str) -> Reconstruct:
+        def reconstructed(photo: Photo) -> Sequence[Reconstruction]:
+            pipeline.stages = stages
+            return pipeline.reconstruct_photo(photo)
+
+        return reconstructed
+
+    methods = {"fit": method("detect", "fit")}
+    if weights is not None or default_weights(model.info.name) is not None:
+        methods = {"regress": method("detect", "regress"), **methods, "both": method("detect", "regress", "fit")}
+    return Bench(model, method(*(stage for stage in pipeline.stages if stage != "texture")), data, methods)
 
 
 def _worked(jobs, bench: Bench, make: Callable[[], Bench], workers: int) -> Iterator:
@@ -307,12 +337,18 @@ def _curve(scores: Sequence[FaceScore | None]) -> list[float]:
     return error_curve.shares(together).round(5).tolist()
 
 
-def header(model: FaceModel, sets: Sequence[str], workers: int) -> dict:
+def header(model: FaceModel, sets: Sequence[str], workers: int, weights: Path | str | None = None) -> dict:
     """What a reader needs to repeat the run."""
+    network = None
+    if weights is not None:
+        info = read_info(weights).info
+        network = f"{info.name} {info.version}"
+    named = "" if weights is None else f" --weights {Path(weights).name}"
     return {
         "model": model.info.name,
         "model_version": model.info.version,
-        "command": f"mgcface evaluate --model {model.info.name} --sets {','.join(sets)}",
+        "command": f"mgcface evaluate --model {model.info.name} --sets {','.join(sets)}{named}",
+        "network": network,
         "workers": workers,
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
         "python": platform.python_version(),

@@ -42,7 +42,9 @@ def _head(header: dict) -> str:
         "# Accuracy\n\n"
         "Written by the command below; `docs/evaluation.md` says what each figure means.\n\n"
         f"    {header['command']}\n\n"
-        f"Model {header['model']} {header['model_version']}; {header['machine']}; "
+        f"Model {header['model']} {header['model_version']}; "
+        + (f"network {header['network']}; " if header.get("network") else "")
+        + f"{header['machine']}; "
         f"Python {header['python']}; {versions}."
     )
 

@@ -1,7 +1,7 @@
-"""The benchmarks whose files a user may have: one row each, and nothing else knows them by name.
+"""Sets with figures and a page of their own: one row each, and nothing else knows them by name.
 
-Their data is gated or for research only, so none of it is here, and none of these sets runs unless it is asked for
-by name with ``--data`` naming the folder.
+Most are benchmarks whose files a user may have. Their data is gated or for research only, so none of it is here. None
+of these sets runs unless it is asked for by name.
 """
 
 from __future__ import annotations
@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.evaluate import aflw2000, consistency, expression_probe, part_overlap, realy
+from trainer.evaluate import (
+    aflw2000,
+    consistency,
+    expression_probe,
+    held_out,
+    held_out_identity,
+    micc,
+    part_overlap,
+    realy,
+)
 
 
 @dataclass(frozen=True)
@@ -28,20 +37,28 @@ class Benchmark:
         What ``accuracy.json`` holds.
     page : callable dict -> str
         The same as Markdown.
+    compares : bool
+        ``measure`` takes the methods by name in place of the one under test.
     """
 
     load: Callable[[Path], list]
     measure: Callable[..., Any]
     figures: Callable[[list], dict]
     page: Callable[[dict], str]
+    compares: bool = False
 
 
 BENCHMARKS = {
     "aflw2000": Benchmark(aflw2000.load, aflw2000.measure, aflw2000.figures, aflw2000.page),
     "realy": Benchmark(realy.load, realy.measure, realy.figures, realy.page),
+    "micc": Benchmark(micc.load, micc.measure, micc.figures, micc.page),
     "affectnet": Benchmark(
         expression_probe.load, expression_probe.measure, expression_probe.figures, expression_probe.page
     ),
     "parts": Benchmark(part_overlap.load, part_overlap.measure, part_overlap.figures, part_overlap.page),
     "multiview": Benchmark(consistency.load, consistency.measure, consistency.figures, consistency.page),
+    "held-out": Benchmark(held_out.load, held_out.measure, held_out.figures, held_out.page, True),
+    "held-out-identity": Benchmark(
+        held_out_identity.load, held_out_identity.measure, held_out_identity.figures, held_out_identity.page, True
+    ),
 }

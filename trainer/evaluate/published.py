@@ -75,6 +75,13 @@ AFLW2000 = (
     Row("MGCNet", (2.72, 3.12, 3.76, 3.20), "the paper's table, " + MEMORY),
 )
 
+# MICC Florence, point-to-plane RMSE of each mesh, millimetres: mean and standard deviation over meshes.
+MICC = (
+    Row("Deep3D (TensorFlow)", (1.67, 0.50), _DEEP3D),
+    Row("Deep3D (PyTorch)", (1.53, 0.45), _DEEP3D),
+    Row("Deep3D (PyTorch, model of April 2023)", (1.54, 0.49), _DEEP3D),
+)
+
 # Part overlap on MEAD, mean IoU in percent.
 MEAD = (
     Row("3DDFA_V2", (55.88,), _V3),

@@ -45,6 +45,8 @@ class Checkpoint:
         By name of the weight; the last two lack what is not trained.
     figures : dict of str to dict
         Validation by step.
+    data : str
+        Fingerprint of stored samples, see :func:`trainer.train.sources.data_fingerprint`.
     """
 
     step: int
@@ -56,6 +58,7 @@ class Checkpoint:
     first: State
     second: State
     figures: dict[str, dict[str, float]]
+    data: str = ""
 
 
 PARTS = ("network", "average", "first", "second")
@@ -80,6 +83,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         "face_model": checkpoint.face_model,
         "processes": checkpoint.processes,
         "figures": checkpoint.figures,
+        "data": checkpoint.data,
     }
     path = checkpoint_path(folder, checkpoint.step)
     write_atomically(path, save(tensors, {METADATA_KEY: json.dumps(about, sort_keys=True)}))
@@ -110,6 +114,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 face_model=about["face_model"],
                 processes=int(about["processes"]),
                 figures=about["figures"],
+                data=about.get("data", ""),
                 **parts,
             )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:

@@ -22,6 +22,9 @@ else:
 PRECISIONS = ("float32", "bfloat16")
 VARIANTS = ("ours", "published")
 
+# Entries that name files and folders.
+FILES = (("data", "model"), ("data", "shards"), ("data", "photos"))
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -37,6 +40,9 @@ class DataConfig:
     ``model``: name or file of a face model. ``seed``: of the people. ``looks``: drawn ahead. ``supersampling``:
     pictures are drawn this many times as large. ``one_moment``, ``one_sitting``: parts of the triplets, see
     :class:`trainer.data.triplets.People`. ``validation``: triplets that are never trained on.
+
+    ``shards``: a folder that ``mgcface train-data draw`` made, to train on instead of drawing. ``photos``: one that
+    ``mgcface train-data photos`` or ``video`` made, from which ``photos_share`` of every batch comes.
     """
 
     model: str = "open-head"
@@ -46,6 +52,9 @@ class DataConfig:
     one_moment: float = 0.4
     one_sitting: float = 0.3
     validation: int = 256
+    shards: str = ""
+    photos: str = ""
+    photos_share: float = 0.25
 
 
 @dataclass(frozen=True)
@@ -54,9 +63,10 @@ class LossConfig:
 
     The first block compares with what is known of invented people, in units of each group's spread
     (:data:`backend.network.outputs.SCALES`); ``vertices`` in millimetres, ``landmarks`` in squared pixels of a
-    crop of 224. ``error``: what the network says of its own errors. The second block compares the views of a
-    triplet (:class:`trainer.losses.multi_view.LossWeights` has the origin of its numbers), drawn with
-    ``side`` pixels, in the variant ``ours`` or ``published``.
+    crop of 224. ``error``: what the network says of its own errors. The second block needs no truth, and is not
+    needed where the first is: the head as it is drawn against the photo, and priors. The third compares the views
+    of a triplet (:class:`trainer.losses.multi_view.LossWeights` has the origin of the numbers of both), drawn
+    with ``side`` pixels, in the variant ``ours`` or ``published``.
     """
 
     identity: float = 1.0
@@ -69,6 +79,11 @@ class LossConfig:
     vertices: float = 0.3
     landmarks: float = 2e-3
     error: float = 0.05
+
+    render: float = 0.0
+    shape_prior: float = 0.0
+    albedo_prior: float = 0.0
+    light_prior: float = 0.0
 
     agreement: float = 1e-3
     pixel: float = 0.15
@@ -112,6 +127,18 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
+class AblationConfig:
+    """What only ``--ablation`` reads, see ``ablation.py``.
+
+    ``start_steps``: of the run with single-view losses that all others start from. ``seeds``: how often
+    everything is done, with other people and other first weights.
+    """
+
+    start_steps: int = 2000
+    seeds: int = 1
+
+
+@dataclass(frozen=True)
 class Config:
     """A whole training run."""
 
@@ -120,6 +147,7 @@ class Config:
     losses: LossConfig = field(default_factory=LossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    ablation: AblationConfig = field(default_factory=AblationConfig)
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
         return asdict(self)
@@ -168,7 +196,7 @@ def _check(config: Config, source: str) -> None:
     for name, value, known in choices:
         if value not in known:
             raise TrainingError(f'"{name}" of {source} is "{value}"; choose from {", ".join(known)}.')
-    for section in ("data", "losses", "optimiser", "run"):
+    for section in ("data", "losses", "optimiser", "run", "ablation"):
         part = getattr(config, section)
         for entry in fields(part):
             value = getattr(part, entry.name)
@@ -176,6 +204,7 @@ def _check(config: Config, source: str) -> None:
                 raise TrainingError(f'"{section}.{entry.name}" of {source} is {value}; it must not be negative.')
     least_one = ("data.looks", "data.supersampling", "data.validation", "losses.side", "optimiser.batch")
     least_one += ("run.steps", "run.checkpoint_every", "run.validate_every", "run.keep")
+    least_one += ("ablation.start_steps", "ablation.seeds")
     for name in least_one:
         section, entry = name.split(".")
         if getattr(getattr(config, section), entry) < 1:
@@ -184,6 +213,8 @@ def _check(config: Config, source: str) -> None:
         raise TrainingError(
             f'"data.one_moment" and "data.one_sitting" of {source} are more than 1 together; lower one.'
         )
+    if config.data.photos_share > 1.0:
+        raise TrainingError(f'"data.photos_share" of {source} is a part of every batch; it must not be above 1.')
     if config.optimiser.average >= 1.0:
         raise TrainingError(f'"optimiser.average" of {source} must be below 1, or the average never moves; lower it.')
 
@@ -210,8 +241,8 @@ def first_difference(before: Config, now: Config) -> str | None:
     old, new = before.as_dict(), now.as_dict()
     for section in ("network", "data", "losses", "optimiser"):
         for name, value in new[section].items():
-            # The model may lie elsewhere; whether it is the same is seen from its fingerprint.
-            if old[section][name] != value and (section, name) != ("data", "model"):
+            # Files may lie elsewhere; whether they are the same is seen from their fingerprints.
+            if old[section][name] != value and (section, name) not in FILES:
                 return f'"{section}.{name}" was {old[section][name]!r} and is now {value!r}'
     return None
 

@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -22,14 +22,18 @@ from torch import nn
 from backend.errors import Cancelled, TrainingError
 from backend.face_model.model import FaceModel, ModelInfo
 from backend.network.backbone import SIZES, Backbone
-from backend.network.encoder_weights import fingerprint, save_encoder
+from backend.network.calibration import Calibration
+from backend.network.encoder_weights import save_encoder
 from backend.network.outputs import Predicted, decode
-from trainer.data.synthetic import Head, SyntheticFaces, Triplets
+from trainer.data.synthetic import Head, Triplets
 from trainer.train.board import Board
+from trainer.train.calibration import calibrate
 from trainer.train.checkpoint import Checkpoint, State, as_tensors, check_resumable, load_checkpoint, save_checkpoint
 from trainer.train.config import Config, OptimiserConfig, RunConfig, config_text
 from trainer.train.objective import terms, total
 from trainer.train.processes import Processes
+from trainer.train.sources import data_fingerprint, drawing, training_source
+from trainer.train.start import chosen_albedo
 from trainer.train.validation import validate
 
 # Adam's memory of gradients and of their squares, for networks that learn from ever new pictures.
@@ -75,12 +79,14 @@ class Ended:
 
 @dataclass
 class Options:
-    """What does not change the result of a run.
+    """Where a run begins and when it stops, and what is seen of it.
 
     Attributes
     ----------
     resume : Path or None
         A checkpoint to go on from.
+    start : Path or None
+        A checkpoint whose averaged weights a new run begins with; the one thing here that changes the result.
     stop_at : int or None
         Stop, as if interrupted, after this many steps in all.
     minutes : float or None
@@ -92,6 +98,7 @@ class Options:
     """
 
     resume: Path | None = None
+    start: Path | None = None
     stop_at: int | None = None
     minutes: float | None = None
     tensorboard: bool = False
@@ -122,22 +129,22 @@ class Run:
     def __init__(self, config: Config, model: FaceModel, out: Path, processes: Processes, options: Options) -> None:
         self.config, self.out, self.processes, self.options = config, out, processes, options
         size = SIZES[config.network.size]
-        self.head = Head(model, processes.device)
-        self.fingerprint = fingerprint(model)
+        self.head = Head(model, processes.device, chosen_albedo(config.data.model, model))
+        self.fingerprint = self.head.fingerprint
         torch.manual_seed(config.optimiser.seed)
         self.backbone = Backbone(size, self.head.layout.outputs).to(processes.device)
         # PyTorch's types do not know the argument.
         self.backbone = self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if options.start is not None and options.resume is None:
+            self._start(load_checkpoint(options.start), options.start)
         self.average = as_tensors(self.backbone.state_dict())
         self.optimiser = make_optimiser(self.backbone, config.optimiser)
+        self.faces = training_source(config.data, self.head, size.side)
         self.figures: dict[str, dict[str, float]] = {}
         self.step = 0
         if options.resume is not None:
             self._resume(load_checkpoint(options.resume), options.resume)
         self.network = processes.shared(self.backbone)
-        data = config.data
-        kinds = {"one_moment": data.one_moment, "one_sitting": data.one_sitting}
-        self.faces = SyntheticFaces(self.head, size.side, data.seed, data.looks, data.supersampling, **kinds)
         self.held_out = held_out(config, self.head) if processes.first else []
         self.board = Board(out / "board", options.tensorboard and processes.first, self.step)
         if processes.first:
@@ -258,20 +265,35 @@ class Run:
                 first,
                 second,
                 self.figures,
+                data_fingerprint(self.faces),
             )
             save_checkpoint(self.out, state, self.config.run.keep)
-            info = weights_info(self.config, self.head.model, self.step, self.figures)
-            save_encoder(self.out / WEIGHTS_FILE, self.average, self.config.network.size, self.head.model, info)
+            network = averaged(self.config, self.head, self.average)
+            measured = calibrate(lambda photos: self._look(network, photos), self.held_out)
+            info = weights_info(self.config, self.head, self.step, self.figures, measured)
+            size, modes = self.config.network.size, self.head.layout.albedo
+            save_encoder(self.out / WEIGHTS_FILE, self.average, size, self.head.model, info, modes)
         self.processes.wait()
 
-    def _resume(self, checkpoint: Checkpoint, path: Path) -> None:
-        check_resumable(checkpoint, self.config, self.fingerprint, self.processes.count, path)
+    def _start(self, checkpoint: Checkpoint, path: Path) -> None:
+        """Take the averaged weights of a run, and nothing else of it."""
+        if checkpoint.face_model != self.fingerprint:
+            raise TrainingError(f"{path} was trained on another face model; start from another checkpoint.")
+        self._load(checkpoint.average, path)
+
+    def _load(self, state: State, path: Path) -> None:
         try:
-            self.backbone.load_state_dict(checkpoint.network)
+            self.backbone.load_state_dict(state)
         except RuntimeError as error:
             raise TrainingError(
                 f"{path} holds another network than this version trains; start in another folder."
             ) from error
+
+    def _resume(self, checkpoint: Checkpoint, path: Path) -> None:
+        check_resumable(checkpoint, self.config, self.fingerprint, self.processes.count, path)
+        if checkpoint.data != data_fingerprint(self.faces):
+            raise TrainingError(f"{path} was trained on other stored samples; name those, or start in another folder.")
+        self._load(checkpoint.network, path)
         self.average = {name: tensor.to(self.processes.device) for name, tensor in checkpoint.average.items()}
         for name, parameter in self.backbone.named_parameters():
             if name in checkpoint.first:
@@ -317,24 +339,41 @@ def held_out(config: Config, head: Head) -> list[Triplets]:
     """People that training never draws."""
     data, side = config.data, SIZES[config.network.size].side
     looks = min(data.looks, VALIDATION_LOOKS)
-    kinds = {"one_moment": data.one_moment, "one_sitting": data.one_sitting}
-    faces = SyntheticFaces(head, side, data.seed + VALIDATION_SEED, looks, data.supersampling, **kinds)
+    faces = replace(drawing(data, side), seed=data.seed + VALIDATION_SEED, looks=looks).faces(head)
     starts = range(0, data.validation, VALIDATION_BATCH)
     return [faces.batch(start, min(VALIDATION_BATCH, data.validation - start)) for start in starts]
 
 
-def weights_info(config: Config, model: FaceModel, step: int, figures: dict[str, dict[str, float]]) -> ModelInfo:
-    """What the weights say of themselves: they may be used as the face model may."""
+def weights_info(
+    config: Config, head: Head, step: int, figures: dict[str, dict[str, float]], measured: Calibration
+) -> ModelInfo:
+    """What the weights say of themselves: they may be used as the face model and its albedo may."""
+    model, extra = head.model, {}
+    infos = [model.info]
+    if head.skin_albedo is not None:
+        infos.append(head.skin_albedo.source.info)
+        extra["albedo"] = head.skin_albedo.fingerprint
     latest = figures[max(figures, key=int)] if figures else {}
     return ModelInfo(
         name=f"mgcface-{config.network.size}",
         version=f"step {step}",
-        licence=model.info.licence,
-        commercial=model.info.commercial,
-        terms=model.info.terms,
-        attribution=model.info.attribution,
-        extra={"training_steps": step, "training_config": config.as_dict(), "validation": latest},
+        licence=joined(" and ", [info.licence for info in infos]),
+        commercial=all(info.commercial for info in infos),
+        terms=joined("; ", [info.terms for info in infos]),
+        attribution=joined("\n", [info.attribution for info in infos]),
+        extra={
+            **extra,
+            "training_steps": step,
+            "training_config": config.as_dict(),
+            "validation": latest,
+            "calibration": measured.as_metadata(),
+        },
     )
+
+
+def joined(between: str, texts: list[str]) -> str:
+    """What is said, each thing once."""
+    return between.join(dict.fromkeys(text for text in texts if text))
 
 
 def write_line(path: Path, values: dict) -> None:

@@ -1,7 +1,8 @@
-"""A folder with all that a training machine without a network needs: code, face model, configuration, one command.
+"""A folder with all that a training machine without a network needs: code, face model, photos, one command.
 
 The code that is copied is this checkout's, as far as training imports it. Nothing of it is installed there; Python
-with the packages of :data:`NEEDED` must be.
+with the packages of :data:`NEEDED` must be. Real photos travel as the crops with their pseudo-truth that
+``mgcface train-data`` made of them; invented people are drawn there, however they were here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from backend.errors import OutputError
+from backend.face_model.albedo_file import albedo_path
 from backend.face_model.registry import find_model
+from trainer.data.shards import MANIFEST_FILE, load_manifest
 from trainer.train.config import Config, config_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,7 +75,10 @@ def pack(config: Config, folder: Path) -> int:
         if not inside:
             (folder / "models").mkdir()
             shutil.copy2(model, folder / place)
-        packed = replace(config, data=replace(config.data, model=place.as_posix()))
+            if albedo_path(model).is_file():
+                shutil.copy2(albedo_path(model), folder / "models")
+        photos = _copy_photos(Path(config.data.photos), folder) if config.data.photos else ""
+        packed = replace(config, data=replace(config.data, model=place.as_posix(), shards="", photos=photos))
         (folder / "config.toml").write_text(config_text(packed), "utf-8")
         (folder / "README.md").write_text(README.format(needed=", ".join(NEEDED)), "utf-8")
         (folder / "train.sh").write_text(SCRIPT, "utf-8")
@@ -85,6 +91,16 @@ def pack(config: Config, folder: Path) -> int:
         shutil.rmtree(folder)
         raise OutputError(
             f"The pack would have {size / MEGABYTE:.0f} MB and may have {LARGEST / MEGABYTE:.0f}; use a smaller face "
-            f"model than {model.name}."
+            f"model than {model.name}" + (" or fewer photos (train-data --triplets)." if photos else ".")
         )
     return size
+
+
+def _copy_photos(source: Path, folder: Path) -> str:
+    """Copy a folder of shards as far as its list names them; its name in the pack."""
+    target = folder / "photos"
+    manifest = load_manifest(source)
+    target.mkdir()
+    for name in (MANIFEST_FILE, *(shard.name for shard in manifest.shards)):
+        shutil.copy2(source / name, target / name)
+    return target.name

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from backend.errors import TrainingError
+from backend.face_model.albedo import Albedo
+from backend.face_model.albedo_file import get_albedo, layout_of
 from backend.face_model.file_format import load_model
 from backend.face_model.model import FaceModel
+from trainer.data.synthetic import Head
 from trainer.train.checkpoint import checkpoints, load_checkpoint
 from trainer.train.config import Config, read_config
 
@@ -35,3 +40,17 @@ def chosen_model(name: str) -> FaceModel:
     from backend.face_model.registry import get_model
 
     return get_model(name)
+
+
+def chosen_albedo(name: str, model: FaceModel) -> Albedo | None:
+    """The statistical albedo that lies beside the model of that name, if it is one for this very model."""
+    if model.albedo_basis is not None:
+        return None
+    albedo = get_albedo(name)
+    return albedo if albedo is not None and albedo.layout == layout_of(model) else None
+
+
+def chosen_head(name: str, device: torch.device) -> Head:
+    """A face model with its albedo on a device."""
+    model = chosen_model(name)
+    return Head(model, device, chosen_albedo(name, model))

@@ -3,6 +3,7 @@ import torch
 
 from backend.face_model.registry import get_model
 from trainer.data.synthetic import Head
+from trainer.train.start import chosen_albedo
 
 
 @pytest.fixture(autouse=True, scope="package")
@@ -21,4 +22,4 @@ def model():
 
 @pytest.fixture(scope="session")
 def head(model) -> Head:
-    return Head(model, torch.device("cpu"))
+    return Head(model, torch.device("cpu"), chosen_albedo("open-head", model))

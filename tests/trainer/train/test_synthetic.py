@@ -107,7 +107,7 @@ def test_the_truth_is_where_the_picture_has_the_head(batch, head):
     # Some faces are masks that end at the ears: there one sees skin behind what is missing.
     assert float((skin[~shown] > 0).float().mean()) < 0.002
     bare = (skin > 0).flatten(1).sum(dim=1) / shown.flatten(1).sum(dim=1)
-    assert float(bare.median()) > 0.8 and float(bare.min()) < 0.8
+    assert float(bare.median()) > 0.75 and float(bare.min()) < 0.8
 
 
 def test_colours_of_bare_skin_follow_the_true_light(batch, head):
@@ -155,8 +155,8 @@ def test_hidden_landmarks_are_known(batch, head):
     right_eye, left_eye = slice(36, 42), slice(42, 48)
     visible = batch.visible["ibug68"].float()
     # The nose to the picture's right: the subject's right side is the far one... the left of the picture is seen.
-    turned = yaw.abs() > 55
-    assert int(turned.sum()) >= 3
+    turned = yaw.abs() > 60
+    assert int(turned.sum()) >= 2
     for picture in turned.nonzero()[:, 0].tolist():
         near, far = (right_eye, left_eye) if float(yaw[picture]) > 0 else (left_eye, right_eye)
         assert float(visible[picture, far].mean()) <= float(visible[picture, near].mean()) + 1e-6

@@ -20,6 +20,7 @@ from training_runs import TINY
 
 from backend import cli
 from backend.errors import Cancelled, DependencyError, OutputError, TrainingError
+from backend.face_model.albedo_file import get_albedo
 from backend.network.encoder import FaceEncoder
 from backend.network.weights_file import read_info
 from trainer.train import loop
@@ -84,7 +85,10 @@ def test_what_comes_out_speaks(model, whole):
     np.testing.assert_allclose(mine, state.average["answer.weight"], atol=1e-3)
     assert not torch.equal(state.average["answer.weight"], state.network["answer.weight"])
     info = read_info(ended.weights).info
-    assert info.licence == model.info.licence and info.attribution == model.info.attribution
+    skins = get_albedo("open-head").info
+    assert info.licence == f"{model.info.licence} and {skins.licence}" and info.commercial
+    assert model.info.attribution in info.attribution and skins.attribution in info.attribution
+    assert encoder.layout.albedo == 50 and len(info.extra["albedo"]) == 8
     assert info.extra["training_steps"] == 8 and parse_config(info.extra["training_config"], "it") == TINY
 
 
@@ -115,6 +119,22 @@ def test_the_rate_rises_and_falls():
     assert rates[0] == pytest.approx(0.2) and rates[9] == pytest.approx(2.0) and rates[10] == pytest.approx(2.0)
     assert rates[60] == pytest.approx(2.0 * (0.1 + 0.9 / 2)) and rates[110] == pytest.approx(0.2)
     assert all(later <= earlier + 1e-12 for earlier, later in pairwise(rates[10:]))
+
+
+def test_a_run_may_start_from_the_weights_of_another(model, whole, tmp_path):
+    """From the averaged ones, with a new optimiser; and it goes on from its own checkpoints."""
+    before = load_checkpoint(checkpoint_path(whole[0], 8))
+    run = Run(TINY, model, tmp_path / "new", ALONE, Options(start=checkpoint_path(whole[0], 8)))
+    assert run.step == 0 and not run.optimiser.state and not run.figures
+    assert all(torch.equal(tensor, before.average[name]) for name, tensor in run.backbone.state_dict().items())
+    later = Options(start=checkpoint_path(whole[0], 8), resume=checkpoint_path(whole[0], 4))
+    assert torch.equal(
+        Run(TINY, model, tmp_path / "later", ALONE, later).backbone.state_dict()["answer.weight"],
+        load_checkpoint(checkpoint_path(whole[0], 4)).network["answer.weight"],
+    )
+    bent = model.replaced(identity=model.identity * np.float32(1.01))
+    with pytest.raises(TrainingError, match="another face model"):
+        Run(TINY, bent, tmp_path / "bent", ALONE, Options(start=checkpoint_path(whole[0], 8)))
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------
@@ -198,8 +218,10 @@ def test_a_configuration_comes_back_from_its_text(tmp_path):
 
 def test_the_recipes_are_configurations():
     recipes = sorted((ROOT / "trainer/train/recipes").glob("*.toml"))
-    assert [recipe.name for recipe in recipes] == ["gpu.toml"]
-    assert read_config(recipes[0]).optimiser.precision == "bfloat16"
+    names = ["ablation-cpu.toml", "ablation-gpu.toml", "cpu.toml", "gpu.toml", "photos.toml"]
+    assert [recipe.name for recipe in recipes] == names
+    on_gpu = ["gpu" in name or "photos" in name for name in names]
+    assert [read_config(recipe).optimiser.precision == "bfloat16" for recipe in recipes] == on_gpu
 
 
 @pytest.mark.parametrize(
@@ -333,6 +355,9 @@ def test_the_command_trains_and_goes_on(tmp_path, capsys):
         (["--smoke", "--pack", "a"], "two different things"),
         (["--pack", "a", "--minutes", "3"], "leave out --minutes"),
         (["--resume", "--checkpoint", "a"], "leave one out"),
+        (["--ablation", "--checkpoint", "a"], "leave out --checkpoint"),
+        (["--ablation", "--pack", "a"], "leave out --pack"),
+        (["--ablation", "--smoke"], "leave out --smoke"),
     ],
 )
 def test_options_that_contradict_each_other(options, sentence, capsys):
