@@ -9,7 +9,7 @@ Symbols: P pictures, K capsules of each, H, W picture size.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -59,6 +59,19 @@ def draw_over(picture: torch.Tensor, depth: torch.Tensor, capsules: Capsules) ->
     covered : (P, H, W) float
         How much of each pixel the capsules hide.
     """
+    # Most pictures have nothing to draw over them.
+    drawn_on = (capsules.radius > 0).any(dim=1)
+    result, hidden = picture.clone(), torch.zeros_like(depth)
+    if bool(drawn_on.any()):
+        some = Capsules(*(getattr(capsules, field.name)[drawn_on] for field in fields(capsules)))
+        result[drawn_on], hidden[drawn_on] = _draw_over_each(picture[drawn_on], depth[drawn_on], some)
+    return result, hidden
+
+
+def _draw_over_each(
+    picture: torch.Tensor, depth: torch.Tensor, capsules: Capsules
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`draw_over` for pictures that all have something."""
     covered = torch.zeros_like(depth)
     used = (capsules.radius > 0).any(dim=0).tolist()
     for number in (number for number, there in enumerate(used) if there):
