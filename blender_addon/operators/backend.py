@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 
 import bpy
 
-from .. import jobs, properties, service
+from .. import jobs, properties, redraw, service
 from ..link import events
 from ..link.installer import Installation, environment_stamp
 from ..link.self_test import SelfTest
 from ..typed import Operator, sure
 from . import allowed
-from .reconstruct import redraw
 
 if TYPE_CHECKING:
     from bpy.types import Context, Event
@@ -78,7 +77,7 @@ class _Watches(Operator):
         if event.type != "TIMER":
             return {"PASS_THROUGH"}
         answer = self.look(context)
-        redraw(context)
+        redraw.panels(context)
         if answer is None:
             return {"PASS_THROUGH"}
         self._remove_timer(context)
@@ -212,7 +211,7 @@ class MGCFACE_OT_start_backend(bpy.types.Operator):
     def execute(self, context: Context) -> Answer:
         link = service.link()
         link.start()
-        watch_status()
+        redraw.watch_status()
         if bpy.app.background:
             wait_while(lambda: link.status.phase == events.STOPPED and not link.status.sentence)
             wait_while(lambda: link.status.phase == events.STARTING)
@@ -234,7 +233,7 @@ class MGCFACE_OT_stop_backend(bpy.types.Operator):
 
     def execute(self, context: Context) -> Answer:
         service.link().stop()
-        watch_status()
+        redraw.watch_status()
         if bpy.app.background:
             wait_while(lambda: service.status().phase != events.STOPPED)
         return {"FINISHED"}
@@ -337,33 +336,12 @@ def wait_while(condition) -> None:
         time.sleep(TICK_S / 10)
 
 
-def watch_status() -> None:
-    """Redraw the panel until the backend has come up or gone; timers do not run in background mode."""
-    if not bpy.app.background and not bpy.app.timers.is_registered(_redraw_status):
-        bpy.app.timers.register(_redraw_status, first_interval=TICK_S, persistent=True)
-
-
-_shown: object = None
-
-
-def _redraw_status() -> float | None:
-    global _shown
-    status = service.status()
-    if status is not _shown:
-        _shown = status
-        redraw(bpy.context)
-    # While it is up it may still go; one look a second costs nothing.
-    return TICK_S if status.phase == events.STARTING else 1.0
-
-
 def unregister() -> None:
     installation = MGCFACE_OT_set_up_backend.under_way
     if installation is not None and not installation.finished:
         # pip must not go on for an add-on that is gone.
         installation.cancel()
         installation.wait(LAST_WAIT_S)
-    if bpy.app.timers.is_registered(_redraw_status):
-        bpy.app.timers.unregister(_redraw_status)
 
 
 CLASSES = (

@@ -224,8 +224,9 @@ def test_no_path_is_opened_for_a_client_that_cannot_read_the_servers_files(share
         assert finish(far, far.reconstruct([PHOTO], {"texture_size": 0})).body["faces"] == 1  # sent as bytes
         body["photos"][0]["path"] = "examples/astronaut.jpg"
         assert finish(near, near.send("reconstruct", body)).type == "failed"
-        denied = far.send("attach", {"pid": os.getpid()})
-        assert wait_for(far, lambda message: message.id == denied).body["code"] == "denied"
+        for kind in ("attach", "detach"):
+            denied = far.send(kind, {"pid": os.getpid()})
+            assert wait_for(far, lambda message, denied=denied: message.id == denied).body["code"] == "denied"
 
 
 def test_a_job_that_is_too_large_is_refused_before_it_is_sent(client):
@@ -241,6 +242,7 @@ SEEDS = [
     encode(Message("model", "c", {"name": "nosuch"})),
     encode(Message("cancel", "d", {"job": "b"})),
     encode(Message("attach", "e", {"pid": 0})),
+    encode(Message("detach", "g", {"pid": 0})),
     encode(
         Message(
             "reconstruct",
