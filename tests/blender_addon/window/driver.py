@@ -164,7 +164,8 @@ def run(path, out, limit_s, arguments):
     faulthandler.dump_traceback_later(limit_s, exit=True)
     sys.path.insert(0, os.path.dirname(path))
     module = importlib.import_module(os.path.basename(path).removesuffix(".py"))
-    steps = module.steps(Driver(out), *arguments)
+    gui = Driver(out)
+    steps = module.steps(gui, *arguments)
     began = time.monotonic()
 
     def step():
@@ -175,6 +176,7 @@ def run(path, out, limit_s, arguments):
             leave(0)
         except BaseException:
             traceback.print_exc()
+            gui.picture("failed.png")
             leave(1)
         else:
             return STEP_S if wait is None else wait
