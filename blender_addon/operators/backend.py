@@ -155,29 +155,48 @@ class MGCFACE_OT_set_up_backend(_Watches, bpy.types.Operator):
         return True
 
     def look(self, context: Context) -> Answer | None:
-        installation, state = self.under_way, properties.state(context)
-        assert installation is not None
-        if state.cancelling and not installation.cancelled:
-            installation.cancel()
-        state.fraction, state.text = installation.step.fraction, installation.step.text
-        if not installation.finished:
+        if not follow_set_up(context):
             return None
-        state.setting_up = state.cancelling = False
-        if installation.cancelled:
+        state = properties.state(context)
+        assert self.under_way is not None
+        if self.under_way.cancelled:
             self.report({"INFO"}, "Cancelled; what was downloaded is removed")
             return {"CANCELLED"}
-        if installation.error:
-            state.result, state.failed = installation.error, True
-            self.report({"ERROR"}, installation.error)
-            return {"CANCELLED"}
-        state.result = "The backend is set up."
-        self.report({"INFO"}, state.result)
-        return {"FINISHED"}
+        self.report({"ERROR" if state.failed else "INFO"}, state.result)
+        return {"CANCELLED"} if state.failed else {"FINISHED"}
 
     def stop(self, context: Context) -> None:
         properties.state(context).cancelling = True
         if self.under_way is not None:
             self.under_way.cancel()
+
+    def cancel(self, context: Context) -> None:
+        """Another file is loaded, or the window is closed: what takes minutes goes on."""
+        self._remove_timer(context)
+        bpy.app.timers.register(follow_without_operator, first_interval=TICK_S, persistent=True)
+
+
+def follow_set_up(context: Context) -> bool:
+    """Show in the panel how far it is; True when it has ended, well or not."""
+    installation, state = MGCFACE_OT_set_up_backend.under_way, properties.state(context)
+    assert installation is not None
+    if state.cancelling and not installation.cancelled:
+        installation.cancel()
+    state.setting_up = not installation.finished
+    state.fraction, state.text = installation.step.fraction, installation.step.text
+    if state.setting_up:
+        return False
+    state.cancelling, state.failed = False, bool(installation.error)
+    if not installation.cancelled:
+        state.result = installation.error or "The backend is set up."
+    return True
+
+
+def follow_without_operator() -> float | None:
+    """For a timer: the operator has ended with the file that it was started in."""
+    over = follow_set_up(bpy.context)
+    redraw.panels(bpy.context)
+    return None if over else TICK_S
 
 
 class MGCFACE_OT_cancel_set_up(bpy.types.Operator):
@@ -342,6 +361,8 @@ def unregister() -> None:
         # pip must not go on for an add-on that is gone.
         installation.cancel()
         installation.wait(LAST_WAIT_S)
+    if bpy.app.timers.is_registered(follow_without_operator):
+        bpy.app.timers.unregister(follow_without_operator)
 
 
 CLASSES = (

@@ -24,7 +24,7 @@ from backend.protocol.messages import TERMINAL
 PHOTO = ROOT / "examples" / "astronaut.jpg"
 # Enough photos that Blender can end in the middle of them.
 PHOTOS = 4
-# Two minutes on a machine of its own.
+# Some minutes on a machine that other work shares.
 LIMIT_S = 1200.0
 BACKEND_S = 120.0
 

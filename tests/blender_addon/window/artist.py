@@ -344,9 +344,10 @@ def two_windows(gui):
 
 def file_load_while_running(gui):
     path = os.path.join(FOLDER, "empty.blend")
-    bpy.ops.wm.save_as_mainfile(filepath=path, copy=True)
     yield from start_job(gui)
     yield 0.4
+    # What is written down while a job runs must not say for ever that one runs.
+    bpy.ops.wm.save_as_mainfile(filepath=path, copy=True)
     bpy.ops.wm.open_mainfile(filepath=path)
     yield 1.0
     check(not state().running, "the job ended with the file")

@@ -24,6 +24,8 @@ import bpy
 FIRST_S = 1.5
 # Between two steps when one does not say.
 STEP_S = 0.05
+# How long a text may take to appear.
+READING_S = 30.0
 # Text is read from a picture enlarged by this.
 ENLARGED = 2
 DESKTOP = ["/usr/bin/python3", os.path.join(os.path.dirname(os.path.abspath(__file__)), "desktop.py")]
@@ -119,9 +121,14 @@ class Driver:
         yield 0.2
 
     def click_text(self, text, near=(0, 0)):
-        place = self.find(text, near)
-        if place is None:
-            raise LookupError(f"{text!r} is not on the screen")
+        """Click where the text stands, once it stands still: what was drawn last may still be on its way."""
+        end, last = time.monotonic() + READING_S, None
+        while (place := self.find(text, near)) is None or place != last:
+            if time.monotonic() > end:
+                raise LookupError(f"{text!r} is not on the screen")
+            last = place
+            self.redraw()
+            yield STEP_S
         say(f"click {text!r} at {place}")
         yield from self.click(*place)
 
