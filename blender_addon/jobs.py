@@ -219,12 +219,19 @@ def pulled_away(*_: object) -> None:
     properties.state(bpy.context).result = ""
 
 
-HANDLERS = ("undo_post", "redo_post", "load_post")
+@persistent
+def loaded(*_: object) -> None:
+    """A file that was saved, by Blender itself perhaps, while a head was half-built holds its parts."""
+    pulled_away()
+    sweep()
+
+
+HANDLERS = {"undo_post": pulled_away, "redo_post": pulled_away, "load_post": loaded}
 
 
 def register() -> None:
-    for name in HANDLERS:
-        getattr(bpy.app.handlers, name).append(pulled_away)
+    for name, handler in HANDLERS.items():
+        getattr(bpy.app.handlers, name).append(handler)
 
 
 def unregister() -> None:
@@ -232,5 +239,5 @@ def unregister() -> None:
     state = properties.state(bpy.context)
     state.running = state.cancelling = state.setting_up = False
     sweep()
-    for name in HANDLERS:
-        getattr(bpy.app.handlers, name).remove(pulled_away)
+    for name, handler in HANDLERS.items():
+        getattr(bpy.app.handlers, name).remove(handler)

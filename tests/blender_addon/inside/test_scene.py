@@ -338,6 +338,18 @@ def test_save_and_reopen(build, head, tmp_path, heads_folder):
     assert obj.data.materials[0].node_tree.nodes["Image Texture"].image.packed_file is not None
 
 
+def test_a_half_built_head_in_a_saved_file_is_gone_when_it_is_opened(addon, head, scene, tmp_path):
+    """Blender saves by itself every two minutes, also in the middle of a job."""
+    before = counts()
+    builder = addon("scene.build").Builder(head, addon("scene.build").BuildOptions(), 0, {})
+    for _ in range(7):
+        builder.step()
+    assert counts() != before
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "half.blend"))
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "half.blend"))
+    assert counts() == before
+
+
 def test_an_abandoned_head_leaves_nothing_behind(addon, head, scene):
     before = counts()
     module = addon("scene.build")

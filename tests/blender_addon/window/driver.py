@@ -24,8 +24,9 @@ import bpy
 FIRST_S = 1.5
 # Between two steps when one does not say.
 STEP_S = 0.05
-# How long a text may take to appear.
-READING_S = 30.0
+# How long a text may take to appear: reading the screen once takes one second, or ten on a busy machine.
+READING_S = 120.0
+STANDS_STILL_PX = 4.0
 # Text is read from a picture enlarged by this.
 ENLARGED = 2
 DESKTOP = ["/usr/bin/python3", os.path.join(os.path.dirname(os.path.abspath(__file__)), "desktop.py")]
@@ -122,11 +123,11 @@ class Driver:
 
     def click_text(self, text, near=(0, 0)):
         """Click where the text stands, once it stands still: what was drawn last may still be on its way."""
-        end, last = time.monotonic() + READING_S, None
-        while (place := self.find(text, near)) is None or place != last:
+        end, last = time.monotonic() + READING_S, (math.inf, math.inf)
+        while (place := self.find(text, near)) is None or math.dist(place, last) > STANDS_STILL_PX:
             if time.monotonic() > end:
                 raise LookupError(f"{text!r} is not on the screen")
-            last = place
+            last = place or last
             self.redraw()
             yield STEP_S
         say(f"click {text!r} at {place}")
