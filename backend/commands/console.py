@@ -38,7 +38,7 @@ class Interrupted(KeyboardInterrupt):
     """What a signal raises.
 
     Not ``KeyboardInterrupt`` itself: Python notes when that one passes through a string that is executed, such as
-    the ones that dataclasses are made from, and then ends the process by the signal at its exit, whatever its exit code.
+    those that dataclasses are made from, and then ends the process by the signal, whatever its exit code.
     """
 
 

@@ -11,7 +11,8 @@ from backend.face_model.registry import get_model
 from backend.geometry.camera import Camera, intrinsics
 from backend.geometry.rotation import rotation_from_head_euler
 from backend.reconstruction.landmark_model import shipped_regressor
-from backend.reconstruction.regress import Regressor, RegressStage, align, lift
+from backend.reconstruction.regress import FARTHEST, Regressor, RegressStage, align, lift
+from backend.vision.landmark_sets import FACE_OVAL
 
 SET = "mediapipe478"
 
@@ -90,6 +91,32 @@ def test_points_without_trust_are_not_listened_to(model, stage):
     np.testing.assert_allclose(
         identity_from(stage, displaced, trust), identity_from(stage, landmarks, trust), atol=1e-6
     )
+
+
+def test_a_handful_of_points_makes_no_monster(model, stage):
+    """What a few noisy points of one cheek imply of all others may be no face; the answer stays one."""
+    rng = np.random.default_rng(6)
+    landmarks = landmarks_of(model, rng.normal(0.0, 0.7, len(model.identity)))
+    trust = np.zeros(len(landmarks))
+    trust[rng.choice(FACE_OVAL, 12, replace=False)] = 1.0
+    noisy = landmarks + rng.normal(0.0, 12.0, landmarks.shape)
+    assert np.linalg.norm(identity_from(stage, noisy, trust)) <= FARTHEST + 1e-9
+
+
+def test_a_good_face_taken_for_a_wrong_one_is_read_as_it_is(stage, monkeypatch):
+    """When completion gives nobody's face, landmarks that looked wrong are believed after all."""
+    # As the detector sees a typical face: exact landmarks of invented heads are nothing that it would ever say.
+    landmarks = 400.0 + 120.0 * stage.shape.numpy()
+    plain = stage.read(torch.as_tensor(landmarks[None]))[0].numpy()
+
+    def exploded(shapes: torch.Tensor) -> torch.Tensor:
+        return stage.shape + torch.roll(shapes, 100, dims=1)
+
+    wrong = torch.ones(1, len(landmarks), dtype=torch.bool)
+    wrong[:, ::3] = False
+    monkeypatch.setattr(stage, "complete", exploded)
+    monkeypatch.setattr(stage, "believed", lambda *_: wrong)
+    np.testing.assert_allclose(identity_from(stage, landmarks), plain, atol=1e-9)
 
 
 def test_weights_survive_the_file(model, tmp_path):
