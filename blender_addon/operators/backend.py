@@ -31,6 +31,8 @@ LAST_WAIT_S = 10.0
 SETUP_LOG = "setup.log"
 # The server's log, what its process printed when it could not even start, and what pip said.
 LOGS = (service.LOG_NAME, service.LOG_NAME.replace(".log", ".out"), SETUP_LOG)
+# Lines of the log that a new window has room for, some of them broken in two.
+LOG_LINES = 25
 # Lines of the log that go into a report.
 REPORT_LINES = 60
 
@@ -316,6 +318,8 @@ class MGCFACE_OT_open_log(bpy.types.Operator):
             space = area.spaces.active
             assert isinstance(space, bpy.types.SpaceTextEditor)
             space.text = text
+            # The end, which Blender else puts above the window's upper edge.
+            space.top, space.show_word_wrap = max(0, len(text.lines) - LOG_LINES), True
         return {"FINISHED"}
 
 

@@ -36,6 +36,7 @@ def steps(gui, python):
     windows = bpy.context.window_manager.windows
     check(len(windows) == 2 and windows[1].screen.areas[0].type == "TEXT_EDITOR", "in a window of its own")
     gui.picture("2-log.png")
+    check(windows[1].screen.areas[0].spaces.active.top < len(text.lines) - 1, "with some of its lines to be seen")
     with bpy.context.temp_override(window=windows[1]):
         bpy.ops.wm.window_close()
     yield 1.0
