@@ -32,12 +32,13 @@ def register() -> None:
 def unregister() -> None:
     import bpy
 
-    from . import jobs, panels, presets, properties, service
+    from . import jobs, panels, presets, properties, redraw, service
     from .operators import backend
 
     # The backend goes first: what it still sends must find nobody.
     service.forget()
     backend.unregister()
+    redraw.unregister()
     panels.unregister()
     jobs.unregister()
     presets.unregister()

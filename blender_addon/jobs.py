@@ -66,6 +66,7 @@ class Job:
         self._heads: deque[tuple[int, Head]] = deque()
         self._work: Builder | Refitter | None = None
         self._work_epoch = _epoch
+        self._told: tuple[object, ...] = ()
         self._first_place = sum(obj.get(naming.ROLE) == naming.HEAD for obj in sure(bpy.context.scene).objects)
         self._request = Request(tuple(photos), options, build.eyes, build.scale)
 
@@ -98,6 +99,13 @@ class Job:
         longest_pump_s = max(longest_pump_s, time.monotonic() - began)
         return over
 
+    def news(self) -> bool:
+        """Whether the panel has something else to show than when this was last asked."""
+        state = properties.state(bpy.context)
+        now = (state.running, state.cancelling, state.fraction, state.text, state.result, service.status())
+        told, self._told = self._told, now
+        return now != told
+
     def abandon(self) -> None:
         """Leave at once, with another file coming or the add-on going; what is half-built goes."""
         service.link().cancel()
@@ -117,6 +125,7 @@ class Job:
 
     def _take(self, event: events.Event) -> None:
         state = properties.state(bpy.context)
+        self._told = ()
         if isinstance(event, Progress):
             state.fraction = event.job_fraction
             if event.stage != LAST_STAGE:
@@ -210,12 +219,19 @@ def pulled_away(*_: object) -> None:
     properties.state(bpy.context).result = ""
 
 
-HANDLERS = ("undo_post", "redo_post", "load_post")
+@persistent
+def loaded(*_: object) -> None:
+    """A file that was saved, by Blender itself perhaps, while a head was half-built holds its parts."""
+    pulled_away()
+    sweep()
+
+
+HANDLERS = {"undo_post": pulled_away, "redo_post": pulled_away, "load_post": loaded}
 
 
 def register() -> None:
-    for name in HANDLERS:
-        getattr(bpy.app.handlers, name).append(pulled_away)
+    for name, handler in HANDLERS.items():
+        getattr(bpy.app.handlers, name).append(handler)
 
 
 def unregister() -> None:
@@ -223,5 +239,5 @@ def unregister() -> None:
     state = properties.state(bpy.context)
     state.running = state.cancelling = state.setting_up = False
     sweep()
-    for name in HANDLERS:
-        getattr(bpy.app.handlers, name).remove(pulled_away)
+    for name, handler in HANDLERS.items():
+        getattr(bpy.app.handlers, name).remove(handler)

@@ -107,6 +107,7 @@ FROM_CLIENT: dict[str, Form] = {
     "reconstruct": Form({"photos": _list}, {"options": _object, "priority": _one_of(*PRIORITIES)}),
     "cancel": Form({"job": _job_id}),
     "attach": Form({"pid": _whole}),
+    "detach": Form({"pid": _whole}),
     "shutdown": Form(),
 }
 
@@ -155,6 +156,7 @@ FROM_SERVER: dict[str, Form] = {
     "failed": Form({"code": _text, "message": _text}),
     "cancelled": Form(),
     "attached": Form(),
+    "detached": Form({"others": _whole}),
     "closing": Form(),
     "error": Form({"code": _text, "message": _text}),
 }

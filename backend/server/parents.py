@@ -23,6 +23,12 @@ class Parents:
         self.any = True
         return True
 
+    def remove(self, pid: int) -> int:
+        """Watch this process no longer; how many others are left that still run."""
+        self.births.pop(pid, None)
+        self.all_gone()
+        return len(self.births)
+
     def all_gone(self) -> bool:
         self.births = {pid: born for pid, born in self.births.items() if birth(pid) == born}
         return self.any and not self.births

@@ -273,6 +273,15 @@ class Server:
             raise ProtocolError("There is no process of that number.", "denied", message.id)
         self._answer(client, "attached", message.id)
 
+    def _on_detach(self, client: bytes, message: Message) -> None:
+        """A program that was waited for needs the server no longer; the last of them ends it."""
+        if client not in self.local:
+            raise ProtocolError("Only a program on the server's own machine can be waited for.", "denied", message.id)
+        others = self.parents.remove(message.body["pid"])
+        self._answer(client, "detached", message.id, others=others)
+        if self.parents.all_gone():
+            self.stop("the last program that needed it has left")
+
     def _on_shutdown(self, client: bytes, message: Message) -> None:
         self.stop("a client asked for it")
 

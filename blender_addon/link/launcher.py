@@ -85,16 +85,25 @@ class Launcher:
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(patience_s)
 
-    def end(self, patience_s: float = PATIENCE_S) -> int | None:
-        """Wait for the process to end by itself, then make it; its exit code, None when there was none."""
+    def end(self, patience_s: float = PATIENCE_S, asked: bool = True) -> int | None:
+        """Wait for the process to end, then make it; its exit code, None when there was none.
+
+        ``asked`` says that it knows already; else it is asked by a signal.
+        """
         process, self.process = self.process, None
         if process is None:
             return None
+        if not asked:
+            process.terminate()
         try:
             return process.wait(patience_s)
         except subprocess.TimeoutExpired:
             process.kill()
             return process.wait()
+
+    def release(self) -> None:
+        """Leave the process to whoever else works with it."""
+        self.process = None
 
     def kill(self) -> None:
         """For a process that does not answer any more."""

@@ -32,6 +32,8 @@ START_S = 90.0
 GREETING_S = 1.5
 # A process that has closed its connections has ended by then.
 ENDING_S = 3.0
+# It answers in milliseconds that another Blender works with it, or it is ended.
+LEAVING_S = 1.0
 # One that somebody else started is waited for: nothing can be started in its place.
 REMOTE_GREETING_S = 15.0
 
@@ -92,7 +94,7 @@ class Link:
         self._commands.put(self._start)
 
     def stop(self) -> None:
-        """End the backend's process if it was started here, and let go of the connection."""
+        """Let go of the backend; its process ends unless another Blender works with it."""
         self._cancelled.set()
         self._commands.put(self._stop)
 
@@ -241,18 +243,32 @@ class Link:
             return b""
 
     def _stop(self) -> None:
+        connected = self._client is not None and self._client.lost is None
+        stays = connected and self.launcher is not None and self._leave()
         if self._job is not None:
             self._end(Ended(self._job.id, events.CANCELLED))
-        owned = self.launcher is not None and self.launcher.running
-        if self._client is not None and owned and self._client.lost is None:
-            try:
-                self._client.send("shutdown")
-            except ProtocolError:
-                pass
         self._disconnect()
         if self.launcher is not None:
-            self.launcher.end()
+            if stays:
+                self.launcher.release()
+            else:
+                self.launcher.end(asked=connected)
         self.status = Status()
+
+    def _leave(self) -> bool:
+        """Tell the backend that this Blender needs it no longer; whether it stays for another one."""
+        assert self._client is not None
+        try:
+            self._cancel()
+            question = self._client.send("detach", {"pid": os.getpid()})
+            end = time.monotonic() + LEAVING_S
+            while self._client.lost is None and time.monotonic() < end:
+                for message in self._client.poll(int(TICK_S * 1000)):
+                    if message.type == "detached" and message.id == question:
+                        return message.body["others"] > 0
+        except ProtocolError:
+            pass
+        return False
 
     # -- the connection ----------------------------------------------------------------------------
 

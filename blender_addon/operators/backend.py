@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 
 import bpy
 
-from .. import jobs, properties, service
+from .. import jobs, properties, redraw, service
 from ..link import events
 from ..link.installer import Installation, environment_stamp
 from ..link.self_test import SelfTest
 from ..typed import Operator, sure
 from . import allowed
-from .reconstruct import redraw
 
 if TYPE_CHECKING:
     from bpy.types import Context, Event
@@ -32,6 +31,8 @@ LAST_WAIT_S = 10.0
 SETUP_LOG = "setup.log"
 # The server's log, what its process printed when it could not even start, and what pip said.
 LOGS = (service.LOG_NAME, service.LOG_NAME.replace(".log", ".out"), SETUP_LOG)
+# Lines of the log that a new window has room for, some of them broken in two.
+LOG_LINES = 25
 # Lines of the log that go into a report.
 REPORT_LINES = 60
 
@@ -78,7 +79,7 @@ class _Watches(Operator):
         if event.type != "TIMER":
             return {"PASS_THROUGH"}
         answer = self.look(context)
-        redraw(context)
+        redraw.panels(context)
         if answer is None:
             return {"PASS_THROUGH"}
         self._remove_timer(context)
@@ -156,29 +157,48 @@ class MGCFACE_OT_set_up_backend(_Watches, bpy.types.Operator):
         return True
 
     def look(self, context: Context) -> Answer | None:
-        installation, state = self.under_way, properties.state(context)
-        assert installation is not None
-        if state.cancelling and not installation.cancelled:
-            installation.cancel()
-        state.fraction, state.text = installation.step.fraction, installation.step.text
-        if not installation.finished:
+        if not follow_set_up(context):
             return None
-        state.setting_up = state.cancelling = False
-        if installation.cancelled:
+        state = properties.state(context)
+        assert self.under_way is not None
+        if self.under_way.cancelled:
             self.report({"INFO"}, "Cancelled; what was downloaded is removed")
             return {"CANCELLED"}
-        if installation.error:
-            state.result, state.failed = installation.error, True
-            self.report({"ERROR"}, installation.error)
-            return {"CANCELLED"}
-        state.result = "The backend is set up."
-        self.report({"INFO"}, state.result)
-        return {"FINISHED"}
+        self.report({"ERROR" if state.failed else "INFO"}, state.result)
+        return {"CANCELLED"} if state.failed else {"FINISHED"}
 
     def stop(self, context: Context) -> None:
         properties.state(context).cancelling = True
         if self.under_way is not None:
             self.under_way.cancel()
+
+    def cancel(self, context: Context) -> None:
+        """Another file is loaded, or the window is closed: what takes minutes goes on."""
+        self._remove_timer(context)
+        bpy.app.timers.register(follow_without_operator, first_interval=TICK_S, persistent=True)
+
+
+def follow_set_up(context: Context) -> bool:
+    """Show in the panel how far it is; True when it has ended, well or not."""
+    installation, state = MGCFACE_OT_set_up_backend.under_way, properties.state(context)
+    assert installation is not None
+    if state.cancelling and not installation.cancelled:
+        installation.cancel()
+    state.setting_up = not installation.finished
+    state.fraction, state.text = installation.step.fraction, installation.step.text
+    if state.setting_up:
+        return False
+    state.cancelling, state.failed = False, bool(installation.error)
+    if not installation.cancelled:
+        state.result = installation.error or "The backend is set up."
+    return True
+
+
+def follow_without_operator() -> float | None:
+    """For a timer: the operator has ended with the file that it was started in."""
+    over = follow_set_up(bpy.context)
+    redraw.panels(bpy.context)
+    return None if over else TICK_S
 
 
 class MGCFACE_OT_cancel_set_up(bpy.types.Operator):
@@ -212,7 +232,7 @@ class MGCFACE_OT_start_backend(bpy.types.Operator):
     def execute(self, context: Context) -> Answer:
         link = service.link()
         link.start()
-        watch_status()
+        redraw.watch_status()
         if bpy.app.background:
             wait_while(lambda: link.status.phase == events.STOPPED and not link.status.sentence)
             wait_while(lambda: link.status.phase == events.STARTING)
@@ -234,7 +254,7 @@ class MGCFACE_OT_stop_backend(bpy.types.Operator):
 
     def execute(self, context: Context) -> Answer:
         service.link().stop()
-        watch_status()
+        redraw.watch_status()
         if bpy.app.background:
             wait_while(lambda: service.status().phase != events.STOPPED)
         return {"FINISHED"}
@@ -298,6 +318,8 @@ class MGCFACE_OT_open_log(bpy.types.Operator):
             space = area.spaces.active
             assert isinstance(space, bpy.types.SpaceTextEditor)
             space.text = text
+            # The end, which Blender else puts above the window's upper edge.
+            space.top, space.show_word_wrap = max(0, len(text.lines) - LOG_LINES), True
         return {"FINISHED"}
 
 
@@ -337,33 +359,14 @@ def wait_while(condition) -> None:
         time.sleep(TICK_S / 10)
 
 
-def watch_status() -> None:
-    """Redraw the panel until the backend has come up or gone; timers do not run in background mode."""
-    if not bpy.app.background and not bpy.app.timers.is_registered(_redraw_status):
-        bpy.app.timers.register(_redraw_status, first_interval=TICK_S, persistent=True)
-
-
-_shown: object = None
-
-
-def _redraw_status() -> float | None:
-    global _shown
-    status = service.status()
-    if status is not _shown:
-        _shown = status
-        redraw(bpy.context)
-    # While it is up it may still go; one look a second costs nothing.
-    return TICK_S if status.phase == events.STARTING else 1.0
-
-
 def unregister() -> None:
     installation = MGCFACE_OT_set_up_backend.under_way
     if installation is not None and not installation.finished:
         # pip must not go on for an add-on that is gone.
         installation.cancel()
         installation.wait(LAST_WAIT_S)
-    if bpy.app.timers.is_registered(_redraw_status):
-        bpy.app.timers.unregister(_redraw_status)
+    if bpy.app.timers.is_registered(follow_without_operator):
+        bpy.app.timers.unregister(follow_without_operator)
 
 
 CLASSES = (

@@ -12,7 +12,7 @@ import bpy
 from bpy.props import CollectionProperty, StringProperty
 from mathutils import Euler
 
-from .. import naming, properties, service
+from .. import naming, properties, redraw, service
 from ..jobs import Job
 from ..link import events
 from ..scene.build import BuildOptions, world_box
@@ -65,8 +65,12 @@ class _Runs(Operator):
         if state.cancelling and not job.cancelled:
             job.cancel()
         over = job.pump()
-        redraw(context)
-        return self._end(context) if over else {"PASS_THROUGH"}
+        if job.news():
+            redraw.panels(context)
+        if not over:
+            return {"PASS_THROUGH"}
+        redraw.viewports(context)
+        return self._end(context)
 
     def execute(self, context: Context) -> Answer:
         job = self._begin(context)
@@ -95,6 +99,7 @@ class _Runs(Operator):
             return None
         self._job = job
         job.start()
+        redraw.watch_status()
         return job
 
     def _end(self, context: Context) -> Answer:
@@ -272,14 +277,6 @@ def show(context: Context) -> None:
         view.view_location = ((low + high) / 2.0).tolist()
         view.view_distance = float((high - low).max()) * FRAMED
         view.view_rotation = Euler(FRONT_VIEW).to_quaternion()
-
-
-def redraw(context: Context) -> None:
-    """Every viewport's sidebar, in every window."""
-    for window in sure(context.window_manager).windows:
-        for area in window.screen.areas:
-            if area.type in ("VIEW_3D", "PREFERENCES"):
-                area.tag_redraw()
 
 
 CLASSES = (MGCFACE_OT_reconstruct, MGCFACE_OT_refit, MGCFACE_OT_cancel, MGCFACE_OT_look_through)

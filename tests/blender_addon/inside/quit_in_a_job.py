@@ -18,9 +18,15 @@ ADDON = "bl_ext.user_default.mgcface"
 
 
 def main() -> None:
-    bpy.ops.extensions.package_install_files(
-        repo="user_default", filepath=os.environ["MGCFACE_ZIP"], enable_on_install=True
-    )
+    if os.path.isdir(os.path.join(os.environ["BLENDER_USER_RESOURCES"], "extensions", "user_default", "mgcface")):
+        # Another Blender with the same settings has installed it.
+        import addon_utils
+
+        addon_utils.enable(ADDON, default_set=True)
+    else:
+        bpy.ops.extensions.package_install_files(
+            repo="user_default", filepath=os.environ["MGCFACE_ZIP"], enable_on_install=True
+        )
     preferences = bpy.context.preferences.addons[ADDON].preferences
     preferences.source, preferences.python = "PYTHON", os.environ["MGCFACE_PYTHON"]
     bpy.ops.mgcface.start_backend()

@@ -72,6 +72,20 @@ def test_cancel_removes_what_was_begun(begin):
     assert not installation.folder.exists() and not installation.error
 
 
+def test_it_goes_on_when_another_file_is_loaded(begin, addon, tmp_path, monkeypatch):
+    """Its operator ends with the file; a timer, which does not run in background mode, goes on looking."""
+    backend = addon("operators.backend")
+    monkeypatch.setattr(addon("link.installer"), "TORCH_CPU_INDEX", "file:///nowhere")
+    # An engine that does not exist, so that nothing is fetched.
+    installation = begin(wheel=tmp_path / "mgcface-9.9-py3-none-any.whl")
+    monkeypatch.setattr(backend.MGCFACE_OT_set_up_backend, "under_way", installation)
+    assert backend.follow_without_operator() == backend.TICK_S and state().setting_up
+    bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=True)
+    assert not installation.cancelled
+    assert wait_for(lambda: backend.follow_without_operator() is None)
+    assert not state().setting_up and state().failed and state().result == installation.error
+
+
 def test_a_full_disk_is_told_before_anything_is_fetched(begin, addon, monkeypatch):
     monkeypatch.setattr(addon("link.installer"), "SPARE", 1e18)
     installation = begin()

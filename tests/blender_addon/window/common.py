@@ -10,7 +10,7 @@ import bpy
 ADDON = "bl_ext.user_default.mgcface"
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 # Longest wait for a job: the backend shares two cores with Blender's software rendering.
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 
 problems = []
 

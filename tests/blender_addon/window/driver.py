@@ -24,6 +24,9 @@ import bpy
 FIRST_S = 1.5
 # Between two steps when one does not say.
 STEP_S = 0.05
+# How long a text may take to appear: reading the screen once takes one second, or ten on a busy machine.
+READING_S = 120.0
+STANDS_STILL_PX = 4.0
 # Text is read from a picture enlarged by this.
 ENLARGED = 2
 DESKTOP = ["/usr/bin/python3", os.path.join(os.path.dirname(os.path.abspath(__file__)), "desktop.py")]
@@ -119,9 +122,14 @@ class Driver:
         yield 0.2
 
     def click_text(self, text, near=(0, 0)):
-        place = self.find(text, near)
-        if place is None:
-            raise LookupError(f"{text!r} is not on the screen")
+        """Click where the text stands, once it stands still: what was drawn last may still be on its way."""
+        end, last = time.monotonic() + READING_S, (math.inf, math.inf)
+        while (place := self.find(text, near)) is None or math.dist(place, last) > STANDS_STILL_PX:
+            if time.monotonic() > end:
+                raise LookupError(f"{text!r} is not on the screen")
+            last = place or last
+            self.redraw()
+            yield STEP_S
         say(f"click {text!r} at {place}")
         yield from self.click(*place)
 
@@ -164,7 +172,8 @@ def run(path, out, limit_s, arguments):
     faulthandler.dump_traceback_later(limit_s, exit=True)
     sys.path.insert(0, os.path.dirname(path))
     module = importlib.import_module(os.path.basename(path).removesuffix(".py"))
-    steps = module.steps(Driver(out), *arguments)
+    gui = Driver(out)
+    steps = module.steps(gui, *arguments)
     began = time.monotonic()
 
     def step():
@@ -175,6 +184,7 @@ def run(path, out, limit_s, arguments):
             leave(0)
         except BaseException:
             traceback.print_exc()
+            gui.picture("failed.png")
             leave(1)
         else:
             return STEP_S if wait is None else wait
