@@ -1,0 +1,122 @@
+"""What several regressed identities of one person say together.
+
+The regression (:mod:`backend.reconstruction.regress`) answers for each photo with the mean of what its
+landmarks leave possible. Of a person's coefficient ``a`` with prior variance ``s^2`` the answer is
+
+    m_i = k a + e_i,    k = 1 - sigma^2 / s^2,    var e_i = k (1 - k) s^2,
+
+shrunk towards the mean face by as much as one photo leaves open. Photos of one person err alike (the same
+brows, the same model, much the same view), more so the nearer their views are, so neither the average of the
+answers is right (it stays as shrunk as each) nor their sum (it counts the common error as news). With
+``r_ij`` the correlation of the errors, answers correlate by ``R_ij = k + (1 - k) r_ij``, and the least
+squares estimate of the coefficient is
+
+    sum_i w_i m_i,    w = R^-1 1,    of variance  s^2 - k s^2 1' R^-1 1.
+
+For one photo that is the photo's own answer; for alike photos their average; for photos that err on their
+own it undoes the shrinking as evidence adds up.
+
+Symbols: B photos, L landmarks, I identity modes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from backend.reconstruction.regress import RegressStage
+
+# Prior standard deviation of identity coefficients among the people that the regression was learned from.
+PRIOR_SIGMA = 0.8
+# A coefficient about which one photo says less than this part of its variance counts as saying this much.
+LEAST_SHARE = 0.01
+
+# Correlation of the errors of two photos: for one view, for views far apart, and the angle between views
+# (degrees) over which one becomes the other. Measured on invented people, `scripts/measure_fusion.py`.
+ALIKE, APART, ANGLE_DEG = 0.55, 0.26, 30.0
+# A head turned this far is read worse than the regression says of itself: from the first angle on, the error
+# variance grows by the second's worth of itself per angle.
+TURNED_FROM_DEG, TURNED_SCALE_DEG = 30.0, 20.0
+
+
+@dataclass(frozen=True)
+class IdentityPrior:
+    """Gaussian belief about the identity before the fit, and what error it has.
+
+    Attributes
+    ----------
+    mean : (I,) float
+    precision : (I, I) float
+        How firmly the fit holds to the mean.
+    sigma : (I,) float
+        Standard deviation of the mean's error.
+    """
+
+    mean: torch.Tensor
+    precision: torch.Tensor
+    sigma: torch.Tensor
+
+
+def fuse(answers: torch.Tensor, sigma: torch.Tensor, views: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Best estimate of an identity from the answers of several photos.
+
+    Parameters
+    ----------
+    answers : (B, I) float
+        Regressed identities, standard deviations of the model.
+    sigma : (I,) float
+        Error of the regression on one photo.
+    views : (B, 3) float
+        Unit vectors from the camera towards the face, in the frame of the head.
+
+    Returns
+    -------
+    mean, sigma : (I,) float
+    """
+    share = (1.0 - (sigma / PRIOR_SIGMA) ** 2).clamp(LEAST_SHARE, 1.0)
+    correlation = answer_correlation(share, views)
+    ones = torch.ones_like(answers.mT)[..., None]
+    weights = torch.cholesky_solve(ones, torch.linalg.cholesky(correlation))[..., 0]  # (I, B)
+    # What further photos take off the error of one.
+    news = PRIOR_SIGMA**2 * share * (weights.sum(dim=1) - 1.0)
+    left = (sigma**2 - news).clamp_min(LEAST_SHARE * PRIOR_SIGMA**2)
+    return (weights * answers.mT).sum(dim=1), left.sqrt()
+
+
+def answer_correlation(share: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
+    """(I,) shares and (B, 3) views -> (I, B, B): the ``R`` of the module's page."""
+    errors = error_correlation(views)
+    off = torch.diagonal(errors)
+    alike = share[:, None, None] + (1.0 - share[:, None, None]) * errors
+    # The diagonal: the variance of an answer, one for the photo that is read best.
+    return alike - torch.diag_embed(torch.diagonal(alike, dim1=1, dim2=2)) + torch.diag(1.0 + off)
+
+
+def error_correlation(views: torch.Tensor) -> torch.Tensor:
+    """(B, B): how alike photos err; on the diagonal the excess of their own error over that of the best one."""
+    angles = torch.rad2deg(torch.acos((views @ views.mT).clamp(-1.0, 1.0)))
+    errors = APART + (ALIKE - APART) * torch.exp(-((angles / ANGLE_DEG) ** 2))
+    turned = torch.rad2deg(torch.acos((-views[:, 2]).clamp(-1.0, 1.0)))
+    excess = ((turned - TURNED_FROM_DEG) / TURNED_SCALE_DEG).clamp_min(0.0)
+    return errors - torch.diag(torch.diagonal(errors)) + torch.diag(excess - excess.min())
+
+
+def fused(
+    regress: RegressStage, landmarks: torch.Tensor, trust: torch.Tensor, views: torch.Tensor, precision: torch.Tensor
+) -> IdentityPrior:
+    """Belief from the landmarks of B photos of one person.
+
+    Parameters
+    ----------
+    regress : RegressStage
+    landmarks : (B, L, 2) float
+        Pixels.
+    trust : (B, L) float
+    views : (B, 3) float
+    precision : (I, I) float
+        How firmly the fit of one photo holds to its answer.
+    """
+    mean, sigma = fuse(regress.identity(landmarks, trust), regress.sigma, views)
+    # The landmarks of B photos pull as B photos, so their common prior holds as firmly as B priors.
+    return IdentityPrior(mean, precision * len(landmarks), sigma)
