@@ -25,19 +25,20 @@ from dataclasses import dataclass
 
 import torch
 
-from backend.reconstruction.regress import RegressStage
-
 # Prior standard deviation of identity coefficients among the people that the regression was learned from.
 PRIOR_SIGMA = 0.8
 # A coefficient about which one photo says less than this part of its variance counts as saying this much.
 LEAST_SHARE = 0.01
 
 # Correlation of the errors of two photos: for one view, for views far apart, and the angle between views
-# (degrees) over which one becomes the other. Measured on invented people, `scripts/measure_fusion.py`.
-ALIKE, APART, ANGLE_DEG = 0.55, 0.26, 30.0
+# (degrees) over which one becomes the other. Measured on invented people, `trainer/measure_views.py`.
+ALIKE, APART, ANGLE_DEG = 0.65, 0.32, 30.0
 # A head turned this far is read worse than the regression says of itself: from the first angle on, the error
 # variance grows by the second's worth of itself per angle.
 TURNED_FROM_DEG, TURNED_SCALE_DEG = 30.0, 20.0
+# Answers are this many times as large as they ought to be at most; a larger one comes from a view that the
+# regression does not know, and its excess counts as error.
+LARGEST_ANSWER = 5.0
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def fuse(answers: torch.Tensor, sigma: torch.Tensor, views: torch.Tensor) -> tup
     mean, sigma : (I,) float
     """
     share = (1.0 - (sigma / PRIOR_SIGMA) ** 2).clamp(LEAST_SHARE, 1.0)
-    correlation = answer_correlation(share, views)
+    excess = doubt(answers, sigma, views)
+    correlation = answer_correlation(share, views, excess - excess.min())
     ones = torch.ones_like(answers.mT)[..., None]
     weights = torch.cholesky_solve(ones, torch.linalg.cholesky(correlation))[..., 0]  # (I, B)
     # What further photos take off the error of one.
@@ -84,39 +86,26 @@ def fuse(answers: torch.Tensor, sigma: torch.Tensor, views: torch.Tensor) -> tup
     return (weights * answers.mT).sum(dim=1), left.sqrt()
 
 
-def answer_correlation(share: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
-    """(I,) shares and (B, 3) views -> (I, B, B): the ``R`` of the module's page."""
-    errors = error_correlation(views)
-    off = torch.diagonal(errors)
-    alike = share[:, None, None] + (1.0 - share[:, None, None]) * errors
-    # The diagonal: the variance of an answer, one for the photo that is read best.
-    return alike - torch.diag_embed(torch.diagonal(alike, dim1=1, dim2=2)) + torch.diag(1.0 + off)
+def doubt(answers: torch.Tensor, sigma: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
+    """(B,) error variance of each answer beyond what the regression says of itself, in variances of an answer."""
+    turned = torch.rad2deg(torch.acos((-views[:, 2]).clamp(-1.0, 1.0)))
+    share = (1.0 - (sigma / PRIOR_SIGMA) ** 2).clamp(LEAST_SHARE, 1.0)
+    size = answers.pow(2).mean(dim=1) / (PRIOR_SIGMA**2 * share).mean()
+    wild = torch.where(size > LARGEST_ANSWER, size, 0.0)
+    return ((turned - TURNED_FROM_DEG) / TURNED_SCALE_DEG).clamp_min(0.0) + wild
 
 
-def error_correlation(views: torch.Tensor) -> torch.Tensor:
-    """(B, B): how alike photos err; on the diagonal the excess of their own error over that of the best one."""
+def answer_correlation(share: torch.Tensor, views: torch.Tensor, excess: torch.Tensor) -> torch.Tensor:
+    """(I,) shares, (B, 3) views, (B,) excess of variance -> (I, B, B): the ``R`` of the module's page."""
     angles = torch.rad2deg(torch.acos((views @ views.mT).clamp(-1.0, 1.0)))
     errors = APART + (ALIKE - APART) * torch.exp(-((angles / ANGLE_DEG) ** 2))
-    turned = torch.rad2deg(torch.acos((-views[:, 2]).clamp(-1.0, 1.0)))
-    excess = ((turned - TURNED_FROM_DEG) / TURNED_SCALE_DEG).clamp_min(0.0)
-    return errors - torch.diag(torch.diagonal(errors)) + torch.diag(excess - excess.min())
+    answers = share[:, None, None] + (1.0 - share[:, None, None]) * errors
+    # The diagonal: the variance of an answer, one for the photo that is read best.
+    return answers - torch.diag_embed(torch.diagonal(answers, dim1=1, dim2=2)) + torch.diag(1.0 + excess)
 
 
-def fused(
-    regress: RegressStage, landmarks: torch.Tensor, trust: torch.Tensor, views: torch.Tensor, precision: torch.Tensor
-) -> IdentityPrior:
-    """Belief from the landmarks of B photos of one person.
-
-    Parameters
-    ----------
-    regress : RegressStage
-    landmarks : (B, L, 2) float
-        Pixels.
-    trust : (B, L) float
-    views : (B, 3) float
-    precision : (I, I) float
-        How firmly the fit of one photo holds to its answer.
-    """
-    mean, sigma = fuse(regress.identity(landmarks, trust), regress.sigma, views)
+def fused(answers: torch.Tensor, sigma: torch.Tensor, views: torch.Tensor, precision: torch.Tensor) -> IdentityPrior:
+    """Belief from the answers of B photos of one person; ``precision`` (I, I) is how firmly one photo's fit holds."""
+    mean, sigma = fuse(answers, sigma, views)
     # The landmarks of B photos pull as B photos, so their common prior holds as firmly as B priors.
-    return IdentityPrior(mean, precision * len(landmarks), sigma)
+    return IdentityPrior(mean, precision * len(answers), sigma)

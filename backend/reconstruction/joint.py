@@ -40,7 +40,7 @@ from backend.reconstruction.fit import (
     State,
     solve_positive,
 )
-from backend.reconstruction.fusion import IdentityPrior, fused
+from backend.reconstruction.fusion import IdentityPrior, doubt, fused
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,31 @@ class JointFit:
     identity: np.ndarray
     sigma_identity: np.ndarray
     photos: list[FitResult]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the regression says of B photos: ``identity`` (B, I), ``views`` (B, 3) and ``doubt`` (B,) of ``fusion``."""
+
+    identity: np.ndarray
+    views: np.ndarray
+    doubt: np.ndarray
+
+
+def regressed(fitter: Fitter, observations: Sequence[Observation]) -> Answers | None:
+    """Identities before any fit; None where no regression comes with the model and the landmarks."""
+    regress = fitter.lm.regress
+    if regress is None:
+        return None
+    problem = Problem(fitter, observations)
+    views = views_of(problem.start())
+    answers = regress.identity(problem.detected, problem.trust)
+    return Answers(*(x.cpu().numpy() for x in (answers, views, doubt(answers, regress.sigma, views))))
+
+
+def views_of(state: State) -> torch.Tensor:
+    """(B, 3) the camera's axis in the frame of the head: where each photo looks."""
+    return state.rotation[:, 2]
 
 
 def fit_together(fitter: Fitter, observations: Sequence[Observation]) -> JointFit:
@@ -98,9 +123,8 @@ class JointProblem(Problem):
     def solve_together(self) -> JointFit:
         state = self.start()
         if self.lm.regress is not None:
-            # The camera's axis in the frame of the head: where each photo looks from.
-            views = state.rotation[:, 2]
-            self.prior = fused(self.lm.regress, self.detected, self.trust, views, self.prior.precision)
+            answers = self.lm.regress.identity(self.detected, self.trust)
+            self.prior = fused(answers, self.lm.regress.sigma, views_of(state), self.prior.precision)
         state.coefficients[:, : self.lm.identity_count] = self.prior.mean
         state = self.descend(state, POSE_ITERATIONS, pose_only=True)[0]
         state, iterations, converged = self.descend_together(state, MAX_ITERATIONS)
@@ -121,8 +145,7 @@ class JointProblem(Problem):
             mixed=rows[:, :, self.shared],
             shared=hessian[:, self.shared][:, :, self.shared].sum(dim=0) + self.prior.precision,
             local_gradient=gradient[:, self.local],
-            shared_gradient=gradient[:, self.shared].sum(dim=0)
-            + self.prior.precision @ (identity - self.prior.mean),
+            shared_gradient=gradient[:, self.shared].sum(dim=0) + self.prior.precision @ (identity - self.prior.mean),
             free=free[:, self.local],
         )
 
