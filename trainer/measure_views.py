@@ -16,6 +16,7 @@ import argparse
 import hashlib
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +119,7 @@ def error_correlations(series: Series, sigma: np.ndarray) -> list[tuple[float, f
     angle = np.degrees(np.arccos(cosine.clip(-1.0, 1.0)))
     product = (errors[:, first] * errors[:, second]).sum(axis=2)
     rows = []
-    for low, high in zip(ANGLES_DEG[:-1], ANGLES_DEG[1:]):
+    for low, high in pairwise(ANGLES_DEG):
         inside = (angle >= low) & (angle < high)
         if inside.any():
             rows.append((low, high, int(inside.sum()), float(product[inside].mean() / variance)))

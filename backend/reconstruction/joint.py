@@ -125,6 +125,10 @@ class JointProblem(Problem):
         if self.lm.regress is not None:
             answers = self.lm.regress.identity(self.detected, self.trust)
             self.prior = fused(answers, self.lm.regress.sigma, views_of(state), self.prior.precision)
+        return self.descend_from(state)
+
+    def descend_from(self, state: State) -> JointFit:
+        """From the identity believed before: pose first, then everything."""
         state.coefficients[:, : self.lm.identity_count] = self.prior.mean
         state = self.descend(state, POSE_ITERATIONS, pose_only=True)[0]
         state, iterations, converged = self.descend_together(state, MAX_ITERATIONS)
@@ -229,3 +233,16 @@ class JointProblem(Problem):
         done = torch.full((len(keep),), converged, device=keep.device)
         photos = [replace(photo, sigma_identity=sigma) for photo in self.results(state, count, done)]
         return JointFit(photos[0].identity, sigma, photos)
+
+
+# So firmly held that an identity does not move, and not so firmly that the solve loses digits.
+FIXED_PRECISION = 1e8
+
+
+def fit_to_identity(fitter: Fitter, observations: Sequence[Observation], identity: np.ndarray) -> list[FitResult]:
+    """Pose, camera and expression of photos of a person whose identity (I,) is known."""
+    problem = JointProblem(fitter, observations)
+    state = problem.start()
+    mean = torch.as_tensor(identity, dtype=fitter.lm.dtype, device=fitter.lm.device)
+    problem.prior = IdentityPrior(mean, torch.eye(len(mean)).to(mean) * FIXED_PRECISION, torch.zeros_like(mean))
+    return problem.descend_from(state).photos

@@ -27,8 +27,8 @@ from backend.vision.photo import Photo
 # Pixels of decoded photos that are kept from detection until the texture; the others are read again.
 KEPT_MEGAPIXELS = 300.0
 
-# A photo disagrees when its landmarks lie this much farther from the common head than those of the others do, and this
-# far by themselves (median distance over the height of the face; real photos reach 0.3 to 0.7 %).
+# A photo disagrees when its landmarks lie this much farther from the common head than those of the others do,
+# and this far by themselves (median distance over the height of the face; real photos reach 0.3 to 0.7 %).
 DISAGREES_TIMES, DISAGREES_FROM = 3.0, 0.015
 
 MOST_PHOTOS = 100
@@ -45,7 +45,8 @@ class PersonPhoto:
     """One photo of the person, or the sentence that says why it was left out.
 
     ``index`` is its place in the call. ``head`` has the common identity and this photo's camera, expression and
-    landmarks; None when the photo was not used. ``light`` (9, 3) as in ``Texture``. ``photo`` holds the pixels, None where they were not kept.
+    landmarks; None when the photo was not used. ``light`` (9, 3) as in ``Texture``. ``photo`` holds the pixels,
+    None where they were not kept.
     """
 
     index: int
@@ -224,7 +225,9 @@ def solve(pipeline: Pipeline, candidates: list[Candidate], keep_all: bool) -> Jo
         fit = fit_together(pipeline.fitter, [candidate.observation for candidate in chosen])
         if keep_all or len(chosen) < 3:
             return fit
-        away = np.array([off_relative(candidate, photo.projected) for candidate, photo in zip(chosen, fit.photos)])
+        away = np.array(
+            [off_landmarks(candidate.observation, photo.projected)[0] for candidate, photo in zip(chosen, fit.photos)]
+        )
         worst = int(away.argmax())
         typical = float(np.median(np.delete(away, worst)))
         if away[worst] < max(DISAGREES_FROM, DISAGREES_TIMES * typical):
@@ -254,12 +257,12 @@ def textured(person: Person, size: int, steps: Steps) -> Person:
     return replace(person, photos=photos, texture=baked.texture, sources=numbers[baked.sources])
 
 
-def off_relative(candidate: Candidate, projected: np.ndarray) -> float:
-    """Median distance of detected and projected landmarks over the height of the face."""
-    landmarks, trust = candidate.observation.landmarks, candidate.observation.trust
-    seen = np.ones(len(landmarks), bool) if trust is None else trust > 0
-    distance = np.linalg.norm(projected - landmarks, axis=1)[seen]
-    return float(np.median(distance)) / float(np.ptp(landmarks[:, 1]))
+def off_landmarks(observation: Observation, projected: np.ndarray) -> tuple[float, float]:
+    """Median and root mean square distance of detected and projected landmarks, over the height of the face."""
+    seen = np.ones(len(projected), bool) if observation.trust is None else observation.trust > 0
+    distance = np.linalg.norm(projected - observation.landmarks, axis=1)[seen]
+    height = float(np.ptp(observation.landmarks[:, 1]))
+    return float(np.median(distance)) / height, float(np.sqrt((distance**2).mean())) / height
 
 
 def assemble(

@@ -38,6 +38,7 @@ ALIKE, APART, ANGLE_DEG = 1.1, 0.7, 40.0
 LARGEST_CORRELATION = 0.97
 # An answer keeps at least this part of its variance when the others are known.
 LEAST_LEFT = 0.02
+TIE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,8 @@ def strangers(
     gone: list[int] = []
     while len(stay) > 1:
         each = scores(statistics, answers[stay], views[stay], doubt[stay])
-        worst = len(each) - 1 - int(np.argmin(each[::-1]))
+        # Two photos alone score alike, up to rounding.
+        worst = int(np.flatnonzero(each <= each.min() + TIE)[-1])
         if each[worst] >= STRANGER:
             break
         gone.append(stay.pop(worst))

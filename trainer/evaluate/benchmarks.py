@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.evaluate import aflw2000, consistency, expression_probe, part_overlap, realy
+from trainer.evaluate import aflw2000, consistency, expression_probe, part_overlap, realy, several_views
 
 
 @dataclass(frozen=True)
@@ -43,5 +43,6 @@ BENCHMARKS = {
         expression_probe.load, expression_probe.measure, expression_probe.figures, expression_probe.page
     ),
     "parts": Benchmark(part_overlap.load, part_overlap.measure, part_overlap.figures, part_overlap.page),
+    "several_views": Benchmark(several_views.load, several_views.measure, several_views.figures, several_views.page),
     "multiview": Benchmark(consistency.load, consistency.measure, consistency.figures, consistency.page),
 }
