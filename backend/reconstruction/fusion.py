@@ -40,11 +40,6 @@ TURNED_FROM_DEG, TURNED_SCALE_DEG = 30.0, 20.0
 # regression does not know, and its excess counts as error.
 LARGEST_ANSWER = 5.0
 
-# The landmarks of B photos pull like B photos. A prior B times as firm balances that (the truest shapes of invented
-# people), one as firm as for one photo lets the head lie closer to the landmarks, those of further photos too (a
-# photo left out is predicted best). Half-way costs the former 0.5 %.
-FIRMNESS = 0.5
-
 
 @dataclass(frozen=True)
 class IdentityPrior:
@@ -112,4 +107,5 @@ def answer_correlation(share: torch.Tensor, views: torch.Tensor, excess: torch.T
 def fused(answers: torch.Tensor, sigma: torch.Tensor, views: torch.Tensor, precision: torch.Tensor) -> IdentityPrior:
     """Belief from the answers of B photos of one person; ``precision`` (I, I) is how firmly one photo's fit holds."""
     mean, sigma = fuse(answers, sigma, views)
-    return IdentityPrior(mean, precision * len(answers) ** FIRMNESS, sigma)
+    # The landmarks of B photos pull like B photos; a prior B times as firm keeps the balance of one.
+    return IdentityPrior(mean, precision * len(answers), sigma)

@@ -1,7 +1,8 @@
 """The benchmarks whose files a user may have: one row each, and nothing else knows them by name.
 
 Their data is gated or for research only, so none of it is here, and none of these sets runs unless it is asked for
-by name with ``--data`` naming the folder.
+by name with ``--data`` naming the folder. Sets of several photos of one person, which need nothing gated, are asked
+for by name too, because they take long.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.evaluate import aflw2000, consistency, expression_probe, part_overlap, realy, several_views
+from trainer.evaluate import aflw2000, consistency, expression_probe, part_overlap, realy, several_views, stranger_draws
 
 
 @dataclass(frozen=True)
@@ -44,5 +45,6 @@ BENCHMARKS = {
     ),
     "parts": Benchmark(part_overlap.load, part_overlap.measure, part_overlap.figures, part_overlap.page),
     "several_views": Benchmark(several_views.load, several_views.measure, several_views.figures, several_views.page),
+    "strangers": Benchmark(stranger_draws.load, stranger_draws.measure, stranger_draws.figures, stranger_draws.page),
     "multiview": Benchmark(consistency.load, consistency.measure, consistency.figures, consistency.page),
 }
