@@ -102,7 +102,8 @@ def learn(series: Series, middle: np.ndarray) -> PersonStatistics:
     own, directions = eigh(shrunk(within), shrunk(total))
     correlation = np.clip(1.0 - own, LEAST_CORRELATION, LARGEST_CORRELATION)
     best = np.argsort(-correlation)[:DIRECTIONS]
-    return PersonStatistics(middle, directions[:, best], correlation[best])
+    middles = np.stack([middle, answers.mean(axis=(0, 1))])
+    return PersonStatistics(middles, directions[:, best], correlation[best])
 
 
 def shrunk(covariance: np.ndarray) -> np.ndarray:

@@ -36,10 +36,10 @@ HEAD_GLB, HEAD_OBJ, NEUTRAL_OBJ = "head.glb", "head.obj", "neutral.obj"
 RECORD_FILE, OVERLAY_FILE, CONFIDENCE_FILE = "reconstruction.json", "overlay.jpg", "confidence.png"
 SOURCES_FILE = "sources.png"
 MESH_FILES = (HEAD_GLB, HEAD_OBJ, NEUTRAL_OBJ, MATERIAL_FILE)
-PICTURE_FILES = (OVERLAY_FILE, SKIN_TEXTURE_FILE, CONFIDENCE_FILE, EYE_TEXTURE_FILE, SOURCES_FILE)
+PICTURE_FILES = (OVERLAY_FILE, SKIN_TEXTURE_FILE, CONFIDENCE_FILE, EYE_TEXTURE_FILE)
 OUR_FILES = frozenset((RECORD_FILE, *MESH_FILES, *PICTURE_FILES))
-# A head from several photos has an overlay for each.
-NUMBERED_OVERLAY = re.compile(r"overlay_\d{2,3}\.jpg")
+# What a head from several photos has besides: an overlay for each, and which photo a texel came from.
+OF_SEVERAL_PHOTOS = re.compile(r"overlay_\d{2,3}\.jpg|sources\.png")
 # What file managers leave behind in folders that were looked at.
 DESKTOP_FILES = frozenset((".DS_Store", "Thumbs.db", "desktop.ini"))
 
@@ -239,7 +239,7 @@ def _refuse_foreign(target: Path) -> None:
         raise OutputError(f"{target} is in the way and not a folder: move it or choose another --out.")
     try:
         names = set(os.listdir(target)) - OUR_FILES - DESKTOP_FILES
-        foreign = sorted(name for name in names if not NUMBERED_OVERLAY.fullmatch(name))
+        foreign = sorted(name for name in names if not OF_SEVERAL_PHOTOS.fullmatch(name))
     except OSError as error:
         raise output_error(error, target) from error
     if foreign:

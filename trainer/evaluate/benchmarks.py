@@ -29,12 +29,15 @@ class Benchmark:
         What ``accuracy.json`` holds.
     page : callable dict -> str
         The same as Markdown.
+    drawing : callable dict -> str or None, optional
+        SVG, written beside the page under the set's name.
     """
 
     load: Callable[[Path], list]
     measure: Callable[..., Any]
     figures: Callable[[list], dict]
     page: Callable[[dict], str]
+    drawing: Callable[[dict], str | None] | None = None
 
 
 BENCHMARKS = {
@@ -44,7 +47,9 @@ BENCHMARKS = {
         expression_probe.load, expression_probe.measure, expression_probe.figures, expression_probe.page
     ),
     "parts": Benchmark(part_overlap.load, part_overlap.measure, part_overlap.figures, part_overlap.page),
-    "several_views": Benchmark(several_views.load, several_views.measure, several_views.figures, several_views.page),
+    "several_views": Benchmark(
+        several_views.load, several_views.measure, several_views.figures, several_views.page, several_views.drawing
+    ),
     "strangers": Benchmark(stranger_draws.load, stranger_draws.measure, stranger_draws.figures, stranger_draws.page),
     "multiview": Benchmark(consistency.load, consistency.measure, consistency.figures, consistency.page),
 }

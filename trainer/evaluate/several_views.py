@@ -34,7 +34,7 @@ from backend.reconstruction.person import off_landmarks
 from backend.reconstruction.pipeline import Pipeline
 from backend.vision.decode import load_photo
 from backend.vision.photo import Photo
-from trainer.evaluate import now_protocol
+from trainer.evaluate import now_protocol, view_curve
 from trainer.evaluate.markdown import percent, table
 from trainer.evaluate.now_protocol import Prediction, Scan
 from trainer.evaluate.truth_render import Surface, photograph
@@ -212,6 +212,15 @@ def figures(results: Sequence[Result]) -> dict[str, Any]:
         elif item.kind == "series":
             summary["series"][item.name] = {"left_out": item.left_out, "fit_ms": item.fit_ms}
     return summary
+
+
+def drawing(summary: dict[str, Any]) -> str | None:
+    """SVG of the error by the number of photos; None where nobody was measured."""
+    curves = {}
+    for kind, row in summary["curve"].items():
+        curves[f"{kind}, joint head"] = row["joint_mm"]
+        curves[f"{kind}, average of heads"] = row["average_mm"]
+    return view_curve.svg(curves) if curves else None
 
 
 def page(summary: dict[str, Any]) -> str:
