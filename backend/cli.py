@@ -33,6 +33,7 @@ class TextureSize(str, Enum):
     s1024 = "1024"
     s2048 = "2048"
     s4096 = "4096"
+    s8192 = "8192"
     none = "none"
 
 
