@@ -13,6 +13,7 @@ import pygltflib
 import pytest
 from PIL import Image, ImageEnhance
 
+from backend.errors import Cancelled
 from backend.export.record import read_record
 from backend.face_model.registry import get_model
 from backend.reconstruction import person as person_module
@@ -151,3 +152,13 @@ def test_all_photos_share_the_identity(warm, series):
     first, *others = [photo.head for photo in found.used]
     assert all((head.identity == first.identity).all() for head in others)
     assert found.head.photo_path == found.photos[found.main].path
+
+
+def test_progress_is_told_and_a_request_to_stop_is_heard(warm, series):
+    told: list[tuple[int, str, float]] = []
+    reconstruct_person(warm, series, progress=lambda *what: told.append(what))
+    assert {index for index, _, _ in told} == {0, 1, 2}
+    assert [stage for _, stage, _ in told][-1] == "fit"
+    asked = iter([False, False, True])
+    with pytest.raises(Cancelled):
+        reconstruct_person(warm, series, cancel=lambda: next(asked))
