@@ -11,7 +11,8 @@ from backend.reconstruction.same_person import shipped_statistics
 from backend.vision.photo import Photo
 from trainer.data.painter import Painter
 from trainer.data.several_views import draw_series
-from trainer.evaluate import several_views, stranger_draws
+from trainer.evaluate import accuracy, several_views, stranger_draws
+from trainer.evaluate.accuracy import DEFAULT_DATA
 from trainer.evaluate.several_views import COUNTS, Result
 
 
@@ -85,3 +86,13 @@ def test_strangers_are_counted():
     assert row["size"] == 5 and row["draws"] == stranger_draws.DRAWS
     assert row["found"] > 0.9 * row["draws"] and row["right_lost"] < 0.1 * row["draws"]
     assert "| invented | 5 | 200 |" in stranger_draws.page({"invented": row})
+
+
+@pytest.mark.skipif(not (DEFAULT_DATA / "scans/meshmonk").is_dir(), reason="the scans of ../shared are not here")
+def test_the_command_writes_page_and_drawing(tmp_path, monkeypatch):
+    monkeypatch.setattr(several_views, "INVENTED", 1)
+    monkeypatch.setattr(several_views, "MESHMONK", 0)
+    monkeypatch.setattr(several_views, "SERIES", ())
+    accuracy.run(sets=["several_views"], out_dir=tmp_path)
+    assert "| invented, joint head | 1 |" in (tmp_path / "accuracy.md").read_text()
+    assert "<polyline" in (tmp_path / "several_views.svg").read_text()
