@@ -33,6 +33,7 @@ class TextureSize(str, Enum):
     s1024 = "1024"
     s2048 = "2048"
     s4096 = "4096"
+    s8192 = "8192"
     none = "none"
 
 
@@ -105,6 +106,12 @@ def reconstruct(
     device: DeviceOption = Device.auto,
     detector: DetectorOption = Detector.mediapipe,
     all_faces: Annotated[bool, typer.Option("--all-faces", help="Every face of a photo, not the largest.")] = False,
+    same_person: Annotated[
+        bool, typer.Option("--same-person", help="All photos show one person: make one head from them, in --out.")
+    ] = False,
+    keep_all: Annotated[
+        bool, typer.Option("--keep-all", help="Use photos too that look like another person's (with --same-person).")
+    ] = False,
     formats: Annotated[
         str | None,
         typer.Option("--formats", help="Files to write, with commas between: glb,obj,json,... All when left out."),
@@ -136,6 +143,8 @@ def reconstruct(
         device=device.value,
         detector=detector.value,
         all_faces=all_faces,
+        same_person=same_person,
+        keep_all=keep_all,
         formats=split_names(formats or ""),
         stages=None if stages is None else split_names(stages),
         weights=weights,

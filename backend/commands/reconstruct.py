@@ -32,6 +32,8 @@ class Request:
     device: str = "auto"
     detector: DetectorName = "mediapipe"
     all_faces: bool = False
+    same_person: bool = False
+    keep_all: bool = False
     formats: tuple[str, ...] = ()
     stages: tuple[str, ...] | None = None
     weights: Path | None = None
@@ -44,6 +46,12 @@ def run(request: Request, interrupt: Interrupt) -> int:
     from backend.export.folder import prepare_out_dir
 
     check_stages(request.stages, request.weights)
+    if request.same_person:
+        from backend.commands.reconstruct_person import run_person
+
+        return run_person(request, interrupt)
+    if request.keep_all:
+        raise UsageError("--keep-all is about photos of one person; add --same-person.")
     formats = chosen_formats(request.formats)
     prepare_out_dir(request.out)
     folders = FolderNames(request.photos)

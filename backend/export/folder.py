@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from backend.export.iris_color import iris_color
 from backend.export.obj import EYE_TEXTURE_FILE, MATERIAL_FILE, SKIN_TEXTURE_FILE, ObjWriter, material_text
 from backend.export.overlay import overlay_image
 from backend.export.record import record_text
-from backend.face_model.model import EYES
+from backend.face_model.model import EYES, FaceModel
 from backend.reconstruction.result import Reconstruction
 from backend.vision.photo import Photo
 
@@ -34,9 +34,12 @@ FORMATS = ("glb", "obj", "json", "texture", "overlay")
 
 HEAD_GLB, HEAD_OBJ, NEUTRAL_OBJ = "head.glb", "head.obj", "neutral.obj"
 RECORD_FILE, OVERLAY_FILE, CONFIDENCE_FILE = "reconstruction.json", "overlay.jpg", "confidence.png"
+SOURCES_FILE = "sources.png"
 MESH_FILES = (HEAD_GLB, HEAD_OBJ, NEUTRAL_OBJ, MATERIAL_FILE)
 PICTURE_FILES = (OVERLAY_FILE, SKIN_TEXTURE_FILE, CONFIDENCE_FILE, EYE_TEXTURE_FILE)
 OUR_FILES = frozenset((RECORD_FILE, *MESH_FILES, *PICTURE_FILES))
+# What a head from several photos has besides: an overlay for each, and which photo a texel came from.
+OF_SEVERAL_PHOTOS = re.compile(r"overlay_\d{2,3}\.jpg|sources\.png")
 # What file managers leave behind in folders that were looked at.
 DESKTOP_FILES = frozenset((".DS_Store", "Thumbs.db", "desktop.ini"))
 
@@ -81,18 +84,27 @@ def write_head(
     OutputError
         No permission, no space, a file or foreign files in the way.
     """
+    check_formats(formats)
+    target = Path(out_dir) / (name or folder_names([(reconstruction.photo_path, 1)])[0][0])
+    return write_whole(target, head_files(reconstruction, photo, formats))
+
+
+def check_formats(formats: Sequence[str]) -> None:
     unknown = [kind for kind in formats if kind not in FORMATS]
     if unknown:
         raise OutputError(f"'{unknown[0]}' is not an output format: choose from {', '.join(FORMATS)}.")
-    out_dir = Path(out_dir)
-    target = out_dir / (name or folder_names([(reconstruction.photo_path, 1)])[0][0])
+
+
+def write_whole(target: Path, files: Iterable[tuple[str, bytes]]) -> list[Path]:
+    """Write a folder of (name, content), all or nothing; an earlier result is replaced, anything else refused."""
+    out_dir = target.parent
     prepare_out_dir(out_dir)
     _refuse_foreign(target)
     part = out_dir / f".{target.name}.{secrets.token_hex(4)}.part"
     names = []
     try:
         os.mkdir(part)
-        for file_name, data in head_files(reconstruction, photo, formats):
+        for file_name, data in files:
             _write(part / file_name, data)
             names.append(file_name)
         _put_in_place(part, target)
@@ -107,12 +119,21 @@ def write_head(
 
 def head_files(reconstruction: Reconstruction, photo: Photo, formats: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """File name and content of every file, made one at a time."""
-    model, texture = reconstruction.model, reconstruction.texture
     eyes = eye_picture(reconstruction, photo) if {"glb", "obj", "overlay"} & set(formats) else None
     if "json" in formats:
         yield RECORD_FILE, record_text(reconstruction).encode("utf-8")
     if "glb" in formats:
         yield HEAD_GLB, head_glb(reconstruction, eyes)
+    yield from surface_files(reconstruction, eyes, formats)
+    if "overlay" in formats:
+        yield OVERLAY_FILE, jpeg_bytes(overlay_image(reconstruction, photo, eyes))
+
+
+def surface_files(
+    reconstruction: Reconstruction, eyes: np.ndarray | None, formats: Sequence[str]
+) -> Iterator[tuple[str, bytes]]:
+    """The OBJ files and the textures."""
+    model, texture = reconstruction.model, reconstruction.texture
     if "obj" in formats:
         writer = ObjWriter(model)
         yield HEAD_OBJ, writer.text(reconstruction.vertices, "head").encode("ascii")
@@ -124,16 +145,17 @@ def head_files(reconstruction: Reconstruction, photo: Photo, formats: Sequence[s
         yield SKIN_TEXTURE_FILE, png_bytes(texture.color)
     if texture is not None and "texture" in formats:
         yield CONFIDENCE_FILE, png_bytes(texture.confidence)
-    if "overlay" in formats:
-        yield OVERLAY_FILE, jpeg_bytes(overlay_image(reconstruction, photo, eyes))
 
 
 def eye_picture(reconstruction: Reconstruction, photo: Photo) -> np.ndarray | None:
     """(S, S, 3) uint8 texture of the eyes in the colour that the photo shows; None for a model without eyes."""
-    model = reconstruction.model
+    return eye_picture_of(reconstruction.model, iris_color(photo.pixels, reconstruction.landmarks.get("mediapipe478")))
+
+
+def eye_picture_of(model: FaceModel, seen: tuple[float, float, float] | None) -> np.ndarray | None:
+    """(S, S, 3) uint8 with irises of a colour, brown where none was seen; None for a model without eyes."""
     if EYES not in model.materials:
         return None
-    seen = iris_color(photo.pixels, reconstruction.landmarks.get("mediapipe478"))
     radius = float(model.info.extra.get("iris_radius_uv", IRIS_RADIUS_UV))
     return eye_texture(iris_color=seen or BROWN, iris_radius=radius)
 
@@ -216,7 +238,8 @@ def _refuse_foreign(target: Path) -> None:
     if target.is_symlink() or not target.is_dir():
         raise OutputError(f"{target} is in the way and not a folder: move it or choose another --out.")
     try:
-        foreign = sorted(set(os.listdir(target)) - OUR_FILES - DESKTOP_FILES)
+        names = set(os.listdir(target)) - OUR_FILES - DESKTOP_FILES
+        foreign = sorted(name for name in names if not OF_SEVERAL_PHOTOS.fullmatch(name))
     except OSError as error:
         raise output_error(error, target) from error
     if foreign:

@@ -10,6 +10,7 @@ Symbols: V vertices, T triangles, E expression shapes, N corners of a part.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,9 @@ SMALLEST_TURN = 2e-3
 Z_NEAR, Z_FAR = 0.01, 100.0
 
 
-def head_glb(reconstruction: Reconstruction, eye_texture: np.ndarray | None) -> bytes:
+def head_glb(
+    reconstruction: Reconstruction, eye_texture: np.ndarray | None, cameras: Mapping[str, Camera] | None = None
+) -> bytes:
     """The whole file.
 
     Parameters
@@ -44,6 +47,8 @@ def head_glb(reconstruction: Reconstruction, eye_texture: np.ndarray | None) -> 
     reconstruction : Reconstruction
     eye_texture : (S, S, 3) uint8 or None
         sRGB picture for the ``eyes`` part, see :mod:`backend.export.eye_texture`.
+    cameras : mapping of name to Camera, optional
+        Of all photos where there are several; by default the one of the reconstruction.
     """
     texture = reconstruction.texture
     pictures = {SKIN: None if texture is None else texture.color, EYES: eye_texture}
@@ -56,9 +61,12 @@ def head_glb(reconstruction: Reconstruction, eye_texture: np.ndarray | None) -> 
         mesh.primitives.append(_primitive(part, shape, buffer, material=len(document.materials)))
         document.materials.append(_material(part, pictures.get(part.name), buffer))
     document.meshes.append(mesh)
-    document.cameras.append(_camera(reconstruction.camera))
-    document.nodes += [gl.Node(name="head", mesh=0), _camera_node(reconstruction.camera)]
-    document.scenes.append(gl.Scene(name="head", nodes=[0, 1], extras=_provenance(reconstruction)))
+    document.nodes.append(gl.Node(name="head", mesh=0))
+    for name, camera in (cameras or {"photo": reconstruction.camera}).items():
+        document.nodes.append(_camera_node(camera, name, len(document.cameras)))
+        document.cameras.append(_camera(camera, name))
+    nodes = list(range(len(document.nodes)))
+    document.scenes.append(gl.Scene(name="head", nodes=nodes, extras=_provenance(reconstruction)))
     return buffer.glb()
 
 
@@ -116,7 +124,7 @@ def _material(part: Part, picture: np.ndarray | None, buffer: BufferBuilder) -> 
     return gl.Material(name=part.name, pbrMetallicRoughness=surface, doubleSided=part.name != EYES)
 
 
-def _camera(camera: Camera) -> gl.Camera:
+def _camera(camera: Camera, name: str) -> gl.Camera:
     """The lens; glTF knows no principal point, so the exact intrinsics travel as extras."""
     perspective = gl.Perspective(
         yfov=2.0 * math.atan(camera.height / (2.0 * float(camera.K[1, 1]))),
@@ -131,13 +139,14 @@ def _camera(camera: Camera) -> gl.Camera:
         "width_px": camera.width,
         "height_px": camera.height,
     }
-    return gl.Camera(name="photo", type="perspective", perspective=perspective, extras=extras)
+    return gl.Camera(name=name, type="perspective", perspective=perspective, extras=extras)
 
 
-def _camera_node(camera: Camera) -> gl.Node:
+def _camera_node(camera: Camera, name: str, index: int) -> gl.Node:
     """Where the photographer stood. glTF cameras look along -Z with +Y up, OpenCV's along +Z with y down."""
     quaternion = Rotation.from_matrix(camera.R.T @ FRONTAL).as_quat()
-    return gl.Node(name="photo_camera", camera=0, translation=camera.centre.tolist(), rotation=quaternion.tolist())
+    place, turn = camera.centre.tolist(), quaternion.tolist()
+    return gl.Node(name=f"{name}_camera", camera=index, translation=place, rotation=turn)
 
 
 def _asset(reconstruction: Reconstruction) -> gl.Asset:

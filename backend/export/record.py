@@ -18,6 +18,7 @@ import numpy as np
 from backend.errors import MgcFaceError, OutputError
 from backend.face_model.model import FaceModel
 from backend.geometry.camera import Camera
+from backend.reconstruction.person import Person, PersonPhoto
 from backend.reconstruction.result import Reconstruction
 
 FORMAT_VERSION = 1
@@ -71,7 +72,11 @@ class Record:
 
 def record_text(reconstruction: Reconstruction) -> str:
     """The file's text; raises OutputError that names the field when a value is not finite."""
-    fields = record_fields(reconstruction)
+    return fields_text(record_fields(reconstruction))
+
+
+def fields_text(fields: dict[str, Any]) -> str:
+    """A record's text, a line per field; raises OutputError that names the field when a value is not finite."""
     place = _not_finite(fields)
     if place is not None:
         raise OutputError(
@@ -110,6 +115,37 @@ def record_fields(reconstruction: Reconstruction) -> dict[str, Any]:
         },
         "timings_ms": {stage: round(float(value), 3) for stage, value in reconstruction.timings_ms.items()},
         "warnings": list(reconstruction.warnings),
+    }
+
+
+def person_fields(person: Person) -> dict[str, Any]:
+    """The record of the main photo's head, and ``photos`` with what each photo has of its own."""
+    fields = record_fields(person.head)
+    fields["photos"] = [_photo_fields(photo) for photo in person.photos]
+    fields["main_photo"] = person.main
+    return fields
+
+
+def _photo_fields(photo: PersonPhoto) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "path": None if photo.path is None else _readable(photo.path),
+        "used": photo.used,
+        "reason": photo.reason,
+    }
+    head = photo.head
+    if head is None:
+        return fields
+    camera = head.camera
+    return fields | {
+        "width": int(head.photo_width),
+        "height": int(head.photo_height),
+        "camera": {"K": _numbers(camera.K), "R": _numbers(camera.R), "t": _numbers(camera.t)},
+        "expression": dict(zip(head.model.expression_names, _numbers(head.expression))),
+        "pose_euler_degrees": head.pose_euler_degrees,
+        "light": None if photo.light is None else _numbers(np.asarray(photo.light, np.float32)),
+        "landmarks_2d_mediapipe478": _detected(head, "mediapipe478"),
+        "landmarks_2d_ibug68": _detected(head, "ibug68"),
+        "fit": {"rms_px": float(head.fit.rms_px), "rms_relative": float(head.fit.rms_relative)},
     }
 
 

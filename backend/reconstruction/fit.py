@@ -170,7 +170,7 @@ class Problem:
     """One batch of photos under solution."""
 
     def __init__(self, fitter: Fitter, observations: Sequence[Observation]) -> None:
-        self.fitter, self.lm = fitter, fitter.lm
+        self.fitter, self.lm, self.precision = fitter, fitter.lm, fitter.precision
         like = {"device": self.lm.device, "dtype": self.lm.dtype}
 
         def tensor(rows: list) -> torch.Tensor:
@@ -257,9 +257,9 @@ class Problem:
         f = self.fitter
         x = torch.cat([torch.zeros_like(state.pose[:, :3]), state.pose, state.coefficients], dim=1)
         x[:, POSE : POSE + self.lm.identity_count] -= self.expected
-        gradient = x @ f.precision + f.rate
-        cost = (x * (x @ f.precision)).sum(1) / 2 + x @ f.rate
-        hessian = f.precision.expand(len(x), -1, -1).clone()
+        gradient = x @ self.precision + f.rate
+        cost = (x * (x @ self.precision)).sum(1) / 2 + x @ f.rate
+        hessian = self.precision.expand(len(x), -1, -1).clone()
         depth_off = state.pose[:, 3] - np.log(DISTANCE_M)
         focal_off = state.pose[:, 2] + state.pose[:, 3] - self.focal_prior[:, 0]
         depth_pull = DISTANCE_LOG_SIGMA**-2

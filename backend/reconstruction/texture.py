@@ -29,7 +29,7 @@ from backend.reconstruction.texture_raster import NO_TRIANGLE
 from backend.reconstruction.texture_skin import SkinModel, fit_skin, skin_weight
 from backend.reconstruction.texture_view import View, look
 
-SMALLEST_SIZE, LARGEST_SIZE = 1024, 4096
+SMALLEST_SIZE, LARGEST_SIZE = 1024, 8192
 
 # The membrane of skin colours: a measured vertex weighs 1; its neighbours pull it by this much, which
 # keeps colours within 1 % of what was seen; the tone of the whole face pulls with the anchor, so that
@@ -68,7 +68,7 @@ def bake_texture(
     vertices : (V, 3) float
         As photographed, model space, metres.
     size : int
-        Texels along a side, 1024 to 4096; the time grows with its square.
+        Texels along a side, 1024 to 8192; the time grows with its square.
     landmarks : dict of str to (L, 2), optional
         As detected, pixels of the photo: they pull lids, lips and brows of the photo onto the model's.
     progress : callable, optional

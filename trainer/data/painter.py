@@ -68,12 +68,19 @@ class Painter:
             result[side] = direction / np.linalg.norm(direction, axis=1, keepdims=True)
         return result, np.array([side[model.mean[side, 2].argmax()] for side in sides], int)
 
-    def paint(self, person: Person, seed: int) -> np.ndarray:
-        """(H, W, 3) uint8 sRGB picture of a person."""
-        rng = np.random.default_rng([seed, 1])
-        surface, eye_triangles = self.surface(person.vertices.astype(np.float64), self.looks.draw(rng))
+    def paint(self, person: Person, seed: int, moment: int | None = None) -> np.ndarray:
+        """(H, W, 3) uint8 sRGB picture of a person.
+
+        ``moment`` numbers the pictures of one person: skin, hair and eyes belong to the seed alone; light,
+        background and the camera's faults to the moment.
+        """
+        rng = iris_rng = np.random.default_rng([seed, 1])
+        look = self.looks.draw(rng)
+        if moment is not None:
+            rng, iris_rng = np.random.default_rng([seed, 3, moment]), np.random.default_rng([seed, 2])
+        surface, eye_triangles = self.surface(person.vertices.astype(np.float64), look)
         values, triangle = visible(surface, person.camera)
-        albedo = self.with_eyes(values, (triangle >= 0) & (triangle < eye_triangles), rng)
+        albedo = self.with_eyes(values, (triangle >= 0) & (triangle < eye_triangles), iris_rng)
         lit = albedo * light(values[..., 3:6], rng)
         # A camera meters the face, but only part of the way: dark skin still comes out darker.
         metered = (METERED / lit[triangle >= 0].mean()) ** METERING if (triangle >= 0).any() else 1.0

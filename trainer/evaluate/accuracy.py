@@ -372,6 +372,10 @@ def write(figures: dict, out_dir: Path) -> None:
         (out_dir / CURVES).unlink(missing_ok=True)
         if lines := curves(figures["truth"]):
             (out_dir / CURVES).write_text(error_curve.svg(lines))
+        for name, row in figures.get("benchmarks", {}).items():
+            drawing = BENCHMARKS[name].drawing
+            if drawing is not None and (text := drawing(row)):
+                (out_dir / f"{name}.svg").write_text(text)
     except OSError as error:
         reason = error.strerror or str(error)
         raise OutputError(f"The report cannot be written to {out_dir} ({reason}); choose another folder.") from error

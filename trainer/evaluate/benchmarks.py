@@ -1,7 +1,7 @@
 """Sets with figures and a page of their own: one row each, and nothing else knows them by name.
 
 Most are benchmarks whose files a user may have. Their data is gated or for research only, so none of it is here. None
-of these sets runs unless it is asked for by name.
+of these sets runs unless it is asked for by name: sets that need nothing gated take long.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from trainer.evaluate import (
     micc,
     part_overlap,
     realy,
+    several_views,
+    stranger_draws,
 )
 
 
@@ -39,6 +41,8 @@ class Benchmark:
         The same as Markdown.
     compares : bool
         ``measure`` takes the methods by name in place of the one under test.
+    drawing : callable dict -> str or None, optional
+        SVG, written beside the page under the set's name.
     """
 
     load: Callable[[Path], list]
@@ -46,6 +50,7 @@ class Benchmark:
     figures: Callable[[list], dict]
     page: Callable[[dict], str]
     compares: bool = False
+    drawing: Callable[[dict], str | None] | None = None
 
 
 BENCHMARKS = {
@@ -56,9 +61,21 @@ BENCHMARKS = {
         expression_probe.load, expression_probe.measure, expression_probe.figures, expression_probe.page
     ),
     "parts": Benchmark(part_overlap.load, part_overlap.measure, part_overlap.figures, part_overlap.page),
+    "several_views": Benchmark(
+        several_views.load,
+        several_views.measure,
+        several_views.figures,
+        several_views.page,
+        drawing=several_views.drawing,
+    ),
+    "strangers": Benchmark(stranger_draws.load, stranger_draws.measure, stranger_draws.figures, stranger_draws.page),
     "multiview": Benchmark(consistency.load, consistency.measure, consistency.figures, consistency.page),
-    "held-out": Benchmark(held_out.load, held_out.measure, held_out.figures, held_out.page, True),
+    "held-out": Benchmark(held_out.load, held_out.measure, held_out.figures, held_out.page, compares=True),
     "held-out-identity": Benchmark(
-        held_out_identity.load, held_out_identity.measure, held_out_identity.figures, held_out_identity.page, True
+        held_out_identity.load,
+        held_out_identity.measure,
+        held_out_identity.figures,
+        held_out_identity.page,
+        compares=True,
     ),
 }

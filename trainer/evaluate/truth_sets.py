@@ -172,7 +172,12 @@ def meshmonk_faces(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.array(faces), triangles
 
 
-def _meshmonk_items(folder: Path) -> list[TruthItem]:
+def meshmonk_people(shared: Path) -> tuple[Callable[[int], Surface], list[Scan]]:
+    """The painted surface of each of the 45 faces when called with its number, and their scans."""
+    return _painted_meshmonk(_existing(shared / "scans/meshmonk/simulated_faces"))
+
+
+def _painted_meshmonk(folder: Path) -> tuple[Callable[[int], Surface], list[Scan]]:
     faces, triangles = meshmonk_faces(folder)
     plane = 1000.0 * faces.mean(axis=0)[:, :2]
     canvas = Canvas(plane.min(axis=0) - 1.0, plane.max(axis=0) + 1.0)
@@ -185,8 +190,14 @@ def _meshmonk_items(folder: Path) -> list[TruthItem]:
         texture = paint_face(canvas, contours, person % len(SKIN_TONES), rng)
         return Surface(faces[person], triangles, corner_texel, texture)
 
+    return surface, [Scan(face, face[MESHMONK_LANDMARKS]) for face in faces]
+
+
+def _meshmonk_items(folder: Path) -> list[TruthItem]:
+    surface, scans = _painted_meshmonk(folder)
+
     def picture(person: int, yaw: float) -> Photo:
-        camera = truth_camera(faces[person].mean(axis=0), yaw)
+        camera = truth_camera(scans[person].vertices.mean(axis=0), yaw)
         return Photo(photograph(surface(person), camera, np.random.default_rng([45, person, 1])))
 
     return [
@@ -194,10 +205,10 @@ def _meshmonk_items(folder: Path) -> list[TruthItem]:
             "meshmonk",
             f"meshmonk, yaw {yaw:.0f}",
             f"{person + 1:02d}",
-            Scan(faces[person], faces[person][MESHMONK_LANDMARKS]),
+            scans[person],
             lambda person=person, yaw=yaw: picture(person, yaw),
         )
-        for person in range(len(faces))
+        for person in range(len(scans))
         for yaw in YAWS
     ]
 

@@ -1,0 +1,299 @@
+"""Several photos of one person, from files to one head.
+
+decode -> detect -> who does not belong -> joint fit -> whose fit disagrees -> texture. The stages are those
+of :class:`~backend.reconstruction.pipeline.Pipeline`; what is particular to one person is here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from backend.errors import MgcFaceError
+from backend.reconstruction.fit import Observation
+from backend.reconstruction.joint import JointFit, fit_together, regressed
+from backend.reconstruction.observation import observe
+from backend.reconstruction.pipeline import PhotoOutcome, Pipeline, Progress, Steps, elapsed_ms, named
+from backend.reconstruction.result import Reconstruction, Texture
+from backend.reconstruction.same_person import shipped_statistics, strangers
+from backend.reconstruction.texture_views import bake_views
+from backend.vision.decode import load_photo
+from backend.vision.photo import Photo
+
+# Pixels of decoded photos that are kept from detection until the texture; the others are read again.
+KEPT_MEGAPIXELS = 300.0
+
+# A photo disagrees when its landmarks lie this much farther from the common head than those of the others do,
+# and this far by themselves (median distance over the height of the face; real photos reach 0.3 to 0.7 %).
+DISAGREES_TIMES, DISAGREES_FROM = 3.0, 0.015
+
+MOST_PHOTOS = 100
+
+
+class PersonError(MgcFaceError):
+    """No head can be made of the photos of one person."""
+
+    code = "person"
+
+
+@dataclass(frozen=True)
+class PersonPhoto:
+    """One photo of the person, or the sentence that says why it was left out.
+
+    ``index`` is its place in the call. ``head`` has the common identity and this photo's camera, expression and
+    landmarks; None when the photo was not used. ``light`` (9, 3) as in ``Texture``. ``photo`` holds the pixels,
+    None where they were not kept.
+    """
+
+    index: int
+    path: Path | None
+    head: Reconstruction | None = None
+    reason: str | None = None
+    light: np.ndarray | None = None
+    photo: Photo | None = field(default=None, repr=False)
+
+    @property
+    def used(self) -> bool:
+        return self.head is not None
+
+    def pixels(self) -> Photo:
+        """The decoded photo, read again where it was not kept."""
+        if self.photo is not None:
+            return self.photo
+        assert self.path is not None
+        return load_photo(self.path)
+
+
+@dataclass(frozen=True)
+class Person:
+    """One head from several photos.
+
+    Attributes
+    ----------
+    photos : tuple of PersonPhoto
+        In the order given, those that were left out too.
+    main : int
+        Place in ``photos`` of the one that shows the face best: its expression is the head's.
+    texture : Texture or None
+        From all photos.
+    sources : (S, S) uint8 or None
+        Which photo each texel came from: its place in ``photos`` plus one, 0 where none did.
+    timings_ms : dict of str to float
+    warnings : tuple of str
+    """
+
+    photos: tuple[PersonPhoto, ...]
+    main: int
+    texture: Texture | None = None
+    sources: np.ndarray | None = None
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def used(self) -> list[PersonPhoto]:
+        return [photo for photo in self.photos if photo.used]
+
+    @property
+    def head(self) -> Reconstruction:
+        """The head as the main photo shows it, with the common texture."""
+        main = self.photos[self.main].head
+        assert main is not None
+        return replace(main, texture=self.texture, timings_ms=self.timings_ms, warnings=self.warnings)
+
+
+@dataclass
+class Candidate:
+    """A photo with a face on its way to being used: what the fit takes from it, and why it is left out."""
+
+    outcome: PhotoOutcome
+    observation: Observation
+    reason: str | None = None
+
+
+def reconstruct_person(
+    pipeline: Pipeline,
+    sources: Iterable[str | Path | Photo],
+    keep_all: bool = False,
+    progress: Progress | None = None,
+    cancel: Callable[[], bool] | None = None,
+) -> Person:
+    """One head from all photos of one person.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+    sources : iterable of path or Photo
+        Up to :data:`MOST_PHOTOS`; of each the largest face counts.
+    keep_all : bool
+        Use photos that look like another person's or disagree with the others, too.
+    progress, cancel
+        As in :meth:`Pipeline.reconstruct_many`.
+
+    Raises
+    ------
+    PersonError
+        No photo shows a face, or there are too many.
+    Cancelled
+    """
+    sources = list(sources)
+    if len(sources) > MOST_PHOTOS:
+        raise PersonError(f"These are {len(sources)} photos of one person; choose up to {MOST_PHOTOS} of them.")
+    steps, timings = Steps(progress, cancel), {}
+    started = time.perf_counter()
+    outcomes = detected(pipeline, sources, steps)
+    timings["detect"] = elapsed_ms(started)
+    candidates = [
+        Candidate(outcome, observe(outcome.photo, outcome.faces[0], pipeline.fitter.lm.name))
+        for outcome in outcomes
+        if outcome.error is None and outcome.photo is not None
+    ]
+    if not candidates:
+        raise PersonError(nobody(outcomes))
+    drop_pixels([candidate.outcome for candidate in candidates])
+    started = time.perf_counter()
+    steps.report(candidates[0].outcome.index, "fit", 0.4)
+    if not keep_all:
+        leave_out_strangers(pipeline, candidates)
+    fit = solve(pipeline, candidates, keep_all)
+    timings["fit"] = elapsed_ms(started)
+    person = assemble(pipeline, outcomes, candidates, fit)
+    if pipeline.texture_size is not None:
+        started = time.perf_counter()
+        person = textured(person, pipeline.texture_size, steps)
+        timings["texture"] = elapsed_ms(started)
+    return replace(person, timings_ms=timings)
+
+
+def detected(pipeline: Pipeline, sources: Sequence[str | Path | Photo], steps: Steps) -> list[PhotoOutcome]:
+    """Every photo with its faces or its error."""
+    outcomes = []
+    for group in pipeline.groups(sources, steps):
+        for outcome in group:
+            pipeline.detect(outcome, all_faces=False, steps=steps)
+            outcomes.append(outcome)
+    return outcomes
+
+
+def drop_pixels(outcomes: Sequence[PhotoOutcome]) -> None:
+    """Forget the pixels of photos that can be read again once those before them fill the room."""
+    kept = 0.0
+    for outcome in outcomes:
+        assert outcome.photo is not None
+        kept += outcome.photo.pixels.size / 3e6
+        if kept > KEPT_MEGAPIXELS and outcome.path is not None:
+            outcome.photo = replace(outcome.photo, pixels=outcome.photo.pixels[:0])
+
+
+def nobody(outcomes: Sequence[PhotoOutcome]) -> str:
+    """The sentence for no usable photo; that photo's own where there is only one."""
+    if len(outcomes) == 1 and outcomes[0].error is not None:
+        return str(outcomes[0].error)
+    if not outcomes:
+        return "No photo was given; name at least one."
+    return (
+        f"None of the {len(outcomes)} photos can be used; the first one: {outcomes[0].error} "
+        "Choose photos where one face is sharp, lit and turned less than 80 degrees."
+    )
+
+
+def leave_out_strangers(pipeline: Pipeline, candidates: list[Candidate]) -> None:
+    """Give photos of somebody else their reason."""
+    statistics = shipped_statistics(pipeline.model, pipeline.fitter.lm.name)
+    if statistics is None or len(candidates) < 2:
+        return
+    answers = regressed(pipeline.fitter, [candidate.observation for candidate in candidates])
+    if answers is None:
+        return
+    odd = strangers(statistics, answers.identity, answers.views, answers.doubt)
+    others = len(candidates) - len(odd)
+    beside = "the other photo" if others == 1 else f"{others} other photos"
+    for place in odd:
+        candidates[place].reason = f"The face is another person's than in {beside}; use --keep-all if it is the same."
+
+
+def solve(pipeline: Pipeline, candidates: list[Candidate], keep_all: bool) -> JointFit:
+    """Joint fit of the candidates without a reason against them.
+
+    One that disagrees with the rest gets its reason, and the rest is solved again.
+    """
+    while True:
+        chosen = [candidate for candidate in candidates if candidate.reason is None]
+        fit = fit_together(pipeline.fitter, [candidate.observation for candidate in chosen])
+        if keep_all or len(chosen) < 3:
+            return fit
+        away = np.array(
+            [off_landmarks(candidate.observation, photo.projected)[0] for candidate, photo in zip(chosen, fit.photos)]
+        )
+        worst = int(away.argmax())
+        typical = float(np.median(np.delete(away, worst)))
+        if away[worst] < max(DISAGREES_FROM, DISAGREES_TIMES * typical):
+            return fit
+        chosen[worst].reason = (
+            f"The landmarks disagree with those of the other photos ({100 * away[worst]:.1f} % of the face height "
+            f"where the others are off by {100 * typical:.1f} %); use --keep-all to use it nevertheless."
+        )
+
+
+def textured(person: Person, size: int, steps: Steps) -> Person:
+    """The person with the texture of all photos, and each photo with its light."""
+    used = person.used
+    baked = bake_views(
+        [photo.head for photo in used if photo.head is not None],
+        lambda place: used[place].pixels(),
+        size,
+        lambda place, part: steps.report(used[place].index, "texture", 0.5 + 0.5 * part),
+    )
+    places = {photo.index: place for place, photo in enumerate(used)}
+    numbers = np.zeros(len(used) + 1, np.uint8)
+    for place, photo in enumerate(used):
+        numbers[place + 1] = next(n for n, other in enumerate(person.photos) if other is photo) + 1
+    photos = tuple(
+        replace(photo, light=baked.lights[places[photo.index]]) if photo.used else photo for photo in person.photos
+    )
+    return replace(person, photos=photos, texture=baked.texture, sources=numbers[baked.sources])
+
+
+def off_landmarks(observation: Observation, projected: np.ndarray) -> tuple[float, float]:
+    """Median and root mean square distance of detected and projected landmarks, over the height of the face."""
+    seen = np.ones(len(projected), bool) if observation.trust is None else observation.trust > 0
+    distance = np.linalg.norm(projected - observation.landmarks, axis=1)[seen]
+    height = float(np.ptp(observation.landmarks[:, 1]))
+    return float(np.median(distance)) / height, float(np.sqrt((distance**2).mean())) / height
+
+
+def assemble(
+    pipeline: Pipeline, outcomes: Sequence[PhotoOutcome], candidates: Sequence[Candidate], fit: JointFit
+) -> Person:
+    """Photos in the order given, each with its head or its reason."""
+    used = [candidate for candidate in candidates if candidate.reason is None]
+    heads = {
+        candidate.outcome.index: pipeline.assemble(
+            candidate.outcome, candidate.outcome.faces[0], candidate.observation, result
+        )
+        for candidate, result in zip(used, fit.photos)
+    }
+    reasons = {candidate.outcome.index: candidate.reason for candidate in candidates}
+    photos, warnings = [], []
+    for outcome in outcomes:
+        head = heads.get(outcome.index)
+        reason = str(outcome.error) if outcome.error is not None else reasons[outcome.index]
+        pixels = None if outcome.photo is None or not outcome.photo.pixels.size else outcome.photo
+        photos.append(PersonPhoto(outcome.index, outcome.path, head, reason, photo=pixels))
+        for sentence in (reason,) if reason else head.warnings if head else ():
+            warnings.append(f"{named(outcome.path)}: {sentence}")
+    if len(used) == 1 and len(outcomes) > 1:
+        warnings.append("Only one photo was used, so the head is no better than that photo's own.")
+    main = max(heads, key=lambda index: shown(heads[index]))
+    return Person(tuple(photos), [photo.index for photo in photos].index(main), warnings=tuple(warnings))
+
+
+def shown(head: Reconstruction) -> float:
+    """How well a photo shows the face: its height in pixels, less where it is turned away or badly explained."""
+    landmarks = head.landmarks["mediapipe478" if "mediapipe478" in head.landmarks else "ibug68"]
+    pose = head.pose_euler_degrees
+    facing = np.cos(np.radians(pose["yaw"])) * np.cos(np.radians(pose["pitch"]))
+    return float(min(np.ptp(landmarks[:, 1]), 600.0) * max(facing, 0.0) ** 2 / (1.0 + 100.0 * head.fit.median_relative))
