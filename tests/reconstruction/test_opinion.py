@@ -23,6 +23,7 @@ from backend.reconstruction.opinion import (
     Opinion,
     inverse_left_jacobian,
     joined,
+    moderated,
     opinion,
     rotation_vector,
     to_middle,
@@ -154,6 +155,23 @@ def test_regression_and_network_are_joined_as_least_squares_join_them():
     for column in (0, 1):
         expected = np.array([row[column] for row in slow])
         np.testing.assert_allclose(found[column][0].numpy()[both_count], expected[both_count])
+
+
+def test_a_regression_that_says_too_much_is_believed_less():
+    """Slow twin: people, answers that are right as far as they go, and the same with errors that nobody told of."""
+    rng = np.random.default_rng(4)
+    usual, sigma = 0.8, 0.7
+    people = rng.normal(0.0, usual, (4000, 60))
+    share = 1.0 - sigma**2 / usual**2
+    right = share * people + rng.normal(0.0, sigma * share**0.5, people.shape)
+    wrong = right + rng.normal(0.0, 0.4, people.shape)
+    tensors = [torch.as_tensor(values) for values in (right, wrong)]
+    spread = torch.full_like(tensors[0], sigma)
+    (same, told), (less, wider) = (moderated(mean, spread, torch.full_like(mean, usual)) for mean in tensors)
+    assert float((same - tensors[0]).abs().mean()) < 0.03 and float(told.mean()) == pytest.approx(sigma, rel=0.01)
+    before, after = (float(np.sqrt(((mean - people) ** 2).mean())) for mean in (wrong, less.numpy()))
+    assert after < 0.97 * before
+    assert float(wider.mean()) == pytest.approx(after, rel=0.02)
 
 
 def test_of_two_that_differ_much_the_better_counts():
