@@ -10,6 +10,7 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -104,6 +105,17 @@ def begun(drawing: Drawing, head: Head, folder: Path) -> Manifest:
     return there
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """As many as each of several processes has: sums that threads share differ in their last digits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def shard_name(number: int) -> str:
     return f"drawn-{number:06d}.tar"
 
@@ -120,9 +132,10 @@ def _drawn(
     if not jobs:
         return
     if workers <= 1:
-        faces = drawing.faces(head)
-        for number, count in jobs:
-            yield _draw(faces, folder, number, count, cancel)
+        with one_thread():
+            faces = drawing.faces(head)
+            for number, count in jobs:
+                yield _draw(faces, folder, number, count, cancel)
         return
     albedo = None if head.skin_albedo is None else head.skin_albedo.source
     context = multiprocessing.get_context("spawn")

@@ -107,7 +107,8 @@ def test_the_truth_is_where_the_picture_has_the_head(batch, head):
     # Some faces are masks that end at the ears: there one sees skin behind what is missing.
     assert float((skin[~shown] > 0).float().mean()) < 0.002
     bare = (skin > 0).flatten(1).sum(dim=1) / shown.flatten(1).sum(dim=1)
-    assert float(bare.median()) > 0.75 and float(bare.min()) < 0.8
+    # Hair, masks and hands hide most of some faces, and next to nothing of every fourth.
+    assert float(bare.quantile(0.75)) > 0.9 and float(bare.min()) < 0.8
 
 
 def test_colours_of_bare_skin_follow_the_true_light(batch, head):

@@ -228,7 +228,7 @@ def test_the_recipes_are_configurations():
     ("text", "sentence"),
     [
         ("[network]\nsize = 3", '"network.size" of .* is 3 where str is needed'),
-        ("[network]\nsize = 'huge'", '"network.size" of .* is "huge"; choose from small, tiny'),
+        ("[network]\nsize = 'huge'", '"network.size" of .* is "huge"; choose from small, compact, tiny'),
         ("[optimiser]\nbatch = 0", '"optimiser.batch" of .* is 0; it must be at least 1'),
         ("[optimiser]\nbatch = 1.5", '"optimiser.batch" of .* is 1.5 where int is needed'),
         ("[optimiser]\nrate = -1", '"optimiser.rate" of .* is -1.0; it must not be negative'),
