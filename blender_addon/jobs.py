@@ -62,6 +62,7 @@ class Job:
         self.made: list[str] = []
         self.problems: list[str] = []
         self.left_out = 0
+        self.together = bool(options.get("same_person"))
         self.ended: Ended | None = None
         self.cancelled = False
         self._heads: deque[tuple[int, Head]] = deque()
@@ -132,8 +133,13 @@ class Job:
             if event.stage != LAST_STAGE:
                 # "Done" would be said of one photo while others are at work.
                 state.text = event.text
-            if self._state_of(event.photo) not in (DONE, FAILED):
-                self._show_photo(self._place(event.photo), RUNNING, event.fraction, "")
+            # One head of all photos is one work, so all of them are as far as the job.
+            photos, fraction = [event.photo], event.fraction
+            if self.together:
+                photos, fraction = list(range(len(self.photos))), event.job_fraction
+            for photo in photos:
+                if self._state_of(photo) not in (DONE, FAILED):
+                    self._show_photo(self._place(photo), RUNNING, fraction, "")
         elif isinstance(event, FaceReady):
             if not self.cancelled and (not self.refit or event.head.face == self.face):
                 self._heads.append((event.photo, event.head))
@@ -157,8 +163,7 @@ class Job:
                 self._work = Refitter(head, self.refit, self.build, self.options)
             else:
                 # Faces of one photo keep their place in front of its camera; upright heads stand side by side.
-                together = self.options.get("same_person", False)
-                place = photo if self.build.placement == "CAMERA" and not together else len(self.made)
+                place = photo if self.build.placement == "CAMERA" and not self.together else len(self.made)
                 self._work = Builder(head, self.build, self._first_place + place, self.options)
         elif self._work_epoch != _epoch:
             # Its data-blocks may be gone: once more from the beginning, the head is still here.
@@ -198,7 +203,7 @@ class Job:
             self.problems.append("No face was made from the photo: try a sharper one that shows it from the front.")
         heads = f"{len(self.made)} head" + ("s" if len(self.made) != 1 else "")
         done = f"{heads} updated" if self.refit else f"{heads} made"
-        if self.made and self.options.get("same_person"):
+        if self.made and self.together:
             done += f" from {len(self.photos) - self.left_out} of {len(self.photos)} photos"
         state.failed = not self.made
         state.result = " ".join([done + ".", *self.problems, *notes]) if self.made else self.problems[0]

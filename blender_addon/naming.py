@@ -17,6 +17,8 @@ RECORD = "mgcface_record"
 PHOTO = "mgcface_photo"
 # Of a head from several photos, all of them, also those that were left out: a list as JSON.
 PHOTOS = "mgcface_photos"
+# And how many were used.
+USED = "mgcface_photos_used"
 FACE = "mgcface_face"
 SETTINGS = "mgcface_settings"
 # On the camera: width and height of the photo in pixels.

@@ -15,7 +15,6 @@ from .operators.photos import TAB
 from .operators.reconstruct import active_head
 from .presets import MGCFACE_MT_presets
 from .properties import CANCELLED, DONE, FAILED, RUNNING
-from .scene.refit import RefitError, photos_of
 from .typed import Panel, sure
 
 if TYPE_CHECKING:
@@ -231,18 +230,12 @@ class MGCFACE_PT_head(_InTab, bpy.types.Panel):
         layout = sure(self.layout)
         column = layout.column(align=True)
         column.label(text=head.name, icon="MESH_DATA")
-        count = self._photos(head)
-        more = f" and {count - 1} more" if count > 1 else ""
+        used = head.get(naming.USED)
+        more = f" and {used - 1} more" if isinstance(used, int) and used > 1 else ""
         column.label(text=f"from {os.path.basename(head[naming.PHOTO])}{more}", icon="FILE_IMAGE")
         column = layout.column(align=True)
         column.operator("mgcface.look_through", icon="CAMERA_DATA")
         column.operator("mgcface.refit", icon="FILE_REFRESH")
-
-    def _photos(self, head: bpy.types.Object) -> int:
-        try:
-            return len(photos_of(head))
-        except RefitError:
-            return 1
 
 
 class MGCFACE_PT_backend(_InTab, bpy.types.Panel):

@@ -155,7 +155,7 @@ def remember(obj: bpy.types.Object, head: Head, options: BuildOptions, settings:
     obj[naming.RECORD] = json.dumps(head.record, separators=(",", ":"))
     obj[naming.PHOTO] = head.photo
     if head.photos:
-        obj[naming.PHOTOS] = json.dumps(head.photos)
+        obj[naming.PHOTOS], obj[naming.USED] = json.dumps(head.photos), 1 + len(head.others)
     obj[naming.FACE] = head.face
     info = {key: head.model.header.get(key, "") for key in ("name", "version", "licence", "terms", "attribution")}
     obj[naming.SETTINGS] = json.dumps({"build": asdict(options), "backend": settings, "face_model": info})

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -17,9 +18,10 @@ from server_process import PHOTO, ROOT, Running, finish, wait_for
 
 from backend.face_model.registry import get_model
 from backend.protocol.messages import MAX_PHOTOS_OF_ONE_PERSON, TERMINAL
-from backend.protocol.wire import Message, ProtocolError
-from backend.reconstruction.person import MOST_PHOTOS
+from backend.protocol.wire import Message, ProtocolError, encode
+from backend.reconstruction.person import MOST_PHOTOS, Person, reconstruct_person
 from backend.reconstruction.pipeline import Pipeline
+from backend.server import face_message
 from backend.server.engine import Engine
 from backend.server.item import Item
 from backend.server.jobs import DEFAULT_OPTIONS
@@ -168,6 +170,30 @@ def test_photos_that_kill_the_worker_twice_are_given_up(shared: Running, client,
     assert (end.type, end.body["code"]) == ("failed", "worker") and "3 photos" in end.body["message"]
     shared.wait_ready()
     assert finish(client, client.reconstruct(series, PERSON)).body["faces"] == 1
+
+
+@pytest.fixture(scope="module")
+def person(series) -> Person:
+    """Of the turned photo alone."""
+    return reconstruct_person(Pipeline(texture_size=None), [series[2]])
+
+
+def test_a_hundred_photos_fit_into_a_message(person):
+    paths = [replace(person.photos[0], path=Path("/" + "long/" * 50)) for _ in range(MOST_PHOTOS)]
+    body, arrays = face_message.person_message(replace(person, photos=tuple(paths)))
+    jsonschema.Draft202012Validator(SCHEMA).validate(body["record"])
+    assert sum(name.startswith("photo") for name in arrays) == MOST_PHOTOS
+    assert encode(Message("face", "job", {"photo": 0, "face": 0, "name": "a", **body}, arrays))
+    marks = [photo["landmarks_2d_mediapipe478"] is not None for photo in body["record"]["photos"]]
+    assert marks == [True] + [False] * (MOST_PHOTOS - 1)
+
+
+def test_backdrops_are_as_many_as_there_is_room_for(person, monkeypatch):
+    three = replace(person, photos=person.photos * 3, main=1)
+    shown = face_message.backdrops(three)
+    assert list(shown) == ["photo0", "photo", "photo2"]
+    monkeypatch.setattr(face_message, "BACKDROP_BYTES", int(2.5 * len(shown["photo"])))
+    assert list(face_message.backdrops(three)) == ["photo0", "photo"]
 
 
 class Said:

@@ -131,7 +131,7 @@ def test_the_list_and_the_switch_of_the_panel(heads_folder, no_face):
     assert "No face" in state().photos[2].note
     assert state().result.startswith("1 head made from 2 of 3 photos. No face")
     (head,) = heads()
-    assert len(cameras(head)) == 2 and len(json.loads(head["mgcface_photos"])) == 3
+    assert len(cameras(head)) == head["mgcface_photos_used"] == 2 and len(json.loads(head["mgcface_photos"])) == 3
     # The main photo's expression is the head's, which nothing animates.
     assert head.data.shape_keys.animation_data is None
     record = json.loads(head["mgcface_record"])
