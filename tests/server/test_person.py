@@ -27,6 +27,7 @@ from backend.server.item import Item
 from backend.server.jobs import DEFAULT_OPTIONS
 
 SCHEMA = json.loads((ROOT / "docs" / "reconstruction.schema.json").read_text("utf-8"))
+STRANGER = ROOT.parent / "shared" / "photos" / "canada" / "115m.jpg"
 PERSON = {"texture_size": 0, "same_person": True}
 
 
@@ -96,6 +97,18 @@ def test_bytes_give_the_same_head_as_paths(client, series):
         heads += of(seen, job, "face")
     assert np.array_equal(heads[0].arrays["neutral"], heads[1].arrays["neutral"])
     assert "texture" not in heads[0].arrays
+
+
+@pytest.mark.skipif(not STRANGER.exists(), reason="the photos of ../shared are not here")
+@pytest.mark.parametrize("keep_all", [False, True])
+def test_somebody_else_is_left_out_unless_all_are_kept(client, series, keep_all):
+    seen: list[Message] = []
+    job = client.reconstruct([series[0], STRANGER, *series[1:]], {**PERSON, "keep_all": keep_all})
+    done = finish(client, job, seen)
+    assert (done.type, done.body["faces"], done.body["failed"]) == ("done", 1, 0 if keep_all else 1)
+    failed = [message.body for message in of(seen, job, "photo_failed")]
+    assert [(body["photo"], body["code"]) for body in failed] == ([] if keep_all else [(1, "person")])
+    assert keep_all or "another person's than in 3 other photos; switch on Keep All" in failed[0]["message"]
 
 
 def test_photos_without_a_face_are_told_one_by_one(client, tmp_path):
