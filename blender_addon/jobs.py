@@ -61,6 +61,8 @@ class Job:
         )
         self.made: list[str] = []
         self.problems: list[str] = []
+        self.left_out = 0
+        self.together = bool(options.get("same_person"))
         self.ended: Ended | None = None
         self.cancelled = False
         self._heads: deque[tuple[int, Head]] = deque()
@@ -131,14 +133,21 @@ class Job:
             if event.stage != LAST_STAGE:
                 # "Done" would be said of one photo while others are at work.
                 state.text = event.text
-            if self._state_of(event.photo) not in (DONE, FAILED):
-                self._show_photo(self._place(event.photo), RUNNING, event.fraction, "")
+            # One head of all photos is one work, so all of them are as far as the job.
+            photos, fraction = [event.photo], event.fraction
+            if self.together:
+                photos, fraction = list(range(len(self.photos))), event.job_fraction
+            for photo in photos:
+                if self._state_of(photo) not in (DONE, FAILED):
+                    self._show_photo(self._place(photo), RUNNING, fraction, "")
         elif isinstance(event, FaceReady):
             if not self.cancelled and (not self.refit or event.head.face == self.face):
                 self._heads.append((event.photo, event.head))
-            self._show_photo(self._place(event.photo), DONE, 1.0, "")
+            for photo in used_photos(event):
+                self._show_photo(self._place(photo), DONE, 1.0, "")
         elif isinstance(event, PhotoFailed):
             self.problems.append(event.sentence)
+            self.left_out += 1
             self._show_photo(self._place(event.photo), FAILED, 0.0, event.sentence)
         elif self.cancelled and event.kind == events.DONE:
             # The backend was quicker than the cancel; what it sent was dropped all the same.
@@ -154,7 +163,7 @@ class Job:
                 self._work = Refitter(head, self.refit, self.build, self.options)
             else:
                 # Faces of one photo keep their place in front of its camera; upright heads stand side by side.
-                place = photo if self.build.placement == "CAMERA" else len(self.made)
+                place = photo if self.build.placement == "CAMERA" and not self.together else len(self.made)
                 self._work = Builder(head, self.build, self._first_place + place, self.options)
         elif self._work_epoch != _epoch:
             # Its data-blocks may be gone: once more from the beginning, the head is still here.
@@ -194,6 +203,8 @@ class Job:
             self.problems.append("No face was made from the photo: try a sharper one that shows it from the front.")
         heads = f"{len(self.made)} head" + ("s" if len(self.made) != 1 else "")
         done = f"{heads} updated" if self.refit else f"{heads} made"
+        if self.made and self.together:
+            done += f" from {len(self.photos) - self.left_out} of {len(self.photos)} photos"
         state.failed = not self.made
         state.result = " ".join([done + ".", *self.problems, *notes]) if self.made else self.problems[0]
 
@@ -209,6 +220,12 @@ class Job:
         photos = properties.state(bpy.context).photos
         if 0 <= index < len(photos) and only in ("", photos[index].state):
             photos[index].state, photos[index].fraction, photos[index].note = state, fraction, note
+
+
+def used_photos(event: FaceReady) -> list[int]:
+    """The photos that a head was made from."""
+    photos = event.head.record.get("photos")
+    return [event.photo] if photos is None else [place for place, photo in enumerate(photos) if photo["used"]]
 
 
 @persistent

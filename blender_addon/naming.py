@@ -6,6 +6,8 @@ from __future__ import annotations
 # Custom property that says what a data-block is, whatever the artist calls it.
 ROLE = "mgcface_role"
 SUBJECT, HEAD, CAMERA, SUN, ROOT = "subject", "head", "camera", "sun", "root"
+# The cameras of a person's photos other than the main one, and the expressions of all of them.
+SHOT, EXPRESSION = "photo camera", "photo expression"
 PHOTO_IMAGE, SKIN_IMAGE, EYES_IMAGE = "photo", "skin image", "eyes image"
 # Put on what a reconstruction has made until its collection stands in the scene.
 UNFINISHED = "mgcface_unfinished"
@@ -13,6 +15,10 @@ UNFINISHED = "mgcface_unfinished"
 # On the head: everything that is needed to do it again.
 RECORD = "mgcface_record"
 PHOTO = "mgcface_photo"
+# Of a head from several photos, all of them, also those that were left out: a list as JSON.
+PHOTOS = "mgcface_photos"
+# And how many were used.
+USED = "mgcface_photos_used"
 FACE = "mgcface_face"
 SETTINGS = "mgcface_settings"
 # On the camera: width and height of the photo in pixels.

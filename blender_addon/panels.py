@@ -102,6 +102,8 @@ class MGCFACE_PT_face(_InTab, bpy.types.Panel):
     def draw(self, context: Context) -> None:
         layout, state = sure(self.layout), properties.state(context)
         self._draw_list(layout, state)
+        if state.photos:
+            self._draw_person(layout, context)
         photo = state.photos[state.active] if 0 <= state.active < len(state.photos) else None
         if photo is not None and photo.state == FAILED:
             draw_sentence(layout, photo.note, "ERROR", context)
@@ -115,6 +117,15 @@ class MGCFACE_PT_face(_InTab, bpy.types.Panel):
             elif state.result and not (photo is not None and photo.note == state.result):
                 icon: Icon = "ERROR" if state.failed else "X" if state.result == CANCELLED else "CHECKMARK"
                 draw_sentence(layout, state.result, icon, context)
+
+    def _draw_person(self, layout: UILayout, context: Context) -> None:
+        state, options = properties.state(context), properties.options(context)
+        reason = properties.not_one_person(len(state.photos))
+        row = layout.row()
+        row.enabled = not reason and not state.running
+        row.prop(options, "same_person", text=f"Same Person ({reason})" if reason else "Same Person")
+        if options.same_person and not reason:
+            row.prop(options, "keep_all")
 
     def _draw_list(self, layout: UILayout, state: properties.MGCFACE_PG_state) -> None:
         row = layout.row()
@@ -184,7 +195,10 @@ class MGCFACE_PT_options(_InTab, bpy.types.Panel):
         layout.prop(options, "model")
         self._draw_licence(layout, context)
         layout.prop(options, "texture_size")
-        layout.prop(options, "all_faces")
+        row = layout.row()
+        # One person has one face in each photo.
+        row.enabled = not options.same_person or bool(properties.not_one_person(len(properties.state(context).photos)))
+        row.prop(options, "all_faces")
         column = layout.column(heading="Create", align=True)
         column.prop(options, "shape_keys")
         column.prop(options, "eyes")
@@ -216,7 +230,9 @@ class MGCFACE_PT_head(_InTab, bpy.types.Panel):
         layout = sure(self.layout)
         column = layout.column(align=True)
         column.label(text=head.name, icon="MESH_DATA")
-        column.label(text=f"from {os.path.basename(head[naming.PHOTO])}", icon="FILE_IMAGE")
+        used = head.get(naming.USED)
+        more = f" and {used - 1} more" if isinstance(used, int) and used > 1 else ""
+        column.label(text=f"from {os.path.basename(head[naming.PHOTO])}{more}", icon="FILE_IMAGE")
         column = layout.column(align=True)
         column.operator("mgcface.look_through", icon="CAMERA_DATA")
         column.operator("mgcface.refit", icon="FILE_REFRESH")

@@ -28,6 +28,8 @@ WAITING, RUNNING, DONE, FAILED = "WAITING", "RUNNING", "DONE", "FAILED"
 # What is said of a job that was cancelled.
 CANCELLED = "Cancelled"
 DEFAULT_MODEL = "open-head"
+# Until the backend has said its own.
+MOST_PHOTOS_OF_ONE_PERSON = 100
 STATES = ((WAITING, "Waiting", ""), (RUNNING, "Running", ""), (DONE, "Done", ""), (FAILED, "Failed", ""))
 TEXTURE_SIZES = (
     ("0", "None", "No texture: the quickest"),
@@ -83,6 +85,14 @@ class MGCFACE_PG_options(bpy.types.PropertyGroup):
     texture_size: EnumProperty(
         name="Texture", description="Pixels along each side of the skin's texture", items=TEXTURE_SIZES, default="2048"
     )
+    same_person: BoolProperty(
+        name="Same Person",
+        description="All photos show one person: make one head of them, with a camera for each photo",
+    )
+    keep_all: BoolProperty(
+        name="Keep All",
+        description="Use photos too that look like another person's or disagree with the others",
+    )
     all_faces: BoolProperty(name="All Faces", description="Every face of a photo, not only the largest")
     shape_keys: BoolProperty(
         name="Shape Keys",
@@ -107,6 +117,17 @@ class MGCFACE_PG_options(bpy.types.PropertyGroup):
 
 
 CLASSES = (MGCFACE_PG_photo, MGCFACE_PG_state, MGCFACE_PG_options)
+
+
+def not_one_person(photos: int) -> str:
+    """Why so many photos cannot become one head, in a few words; empty when they can."""
+    hello = service.status().hello
+    limit = hello.get("limits", {}).get("photos_of_one_person", MOST_PHOTOS_OF_ONE_PERSON)
+    if hello and "same_person" not in hello.get("capabilities", ()):
+        return "update the backend"
+    if photos < 2:
+        return "needs 2 photos"
+    return f"{limit} photos at most" if photos > limit else ""
 
 
 # Blender's types do not know what is registered below; everything else asks these two.

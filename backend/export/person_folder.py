@@ -73,7 +73,12 @@ def person_files(person: Person, formats: Sequence[str]) -> Iterator[tuple[str, 
 
 
 def common_eyes(person: Person) -> np.ndarray | None:
-    """The picture of the eyes in the colour that most photos agree on: the median, channel by channel."""
+    """The picture of the eyes in the colour of :func:`common_iris`."""
+    return eye_picture_of(person.head.model, common_iris(person))
+
+
+def common_iris(person: Person) -> tuple[float, float, float] | None:
+    """The iris colour, sRGB, that most photos agree on: the median, channel by channel; None where none shows it."""
     seen = []
     for photo in person.used:
         assert photo.head is not None
@@ -81,9 +86,9 @@ def common_eyes(person: Person) -> np.ndarray | None:
         if color is not None:
             seen.append(color)
     if not seen:
-        return eye_picture_of(person.head.model, None)
+        return None
     red, green, blue = (float(value) for value in np.median(seen, axis=0))
-    return eye_picture_of(person.head.model, (red, green, blue))
+    return red, green, blue
 
 
 def cameras(person: Person) -> dict[str, Camera]:

@@ -21,6 +21,8 @@ DETECTORS = ("mediapipe", "fan")
 # Priorities of a job: work in the background, a click, something that somebody waits for right now.
 PRIORITIES = (0, 1, 2)
 MAX_PHOTOS = 256
+# A job of one person's photos is computed as a whole, so it has fewer.
+MAX_PHOTOS_OF_ONE_PERSON = 100
 LONGEST_TEXT = 4096
 
 # The messages that end a job; every job gets exactly one of them.
@@ -98,6 +100,7 @@ OPTIONS: dict[str, Check] = {
     "detector": _one_of(*DETECTORS),
     "stages": _stages,
     "same_person": _flag,
+    "keep_all": _flag,
 }
 
 FROM_CLIENT: dict[str, Form] = {
@@ -205,11 +208,11 @@ def _check_job(message: Message) -> None:
     for name, check in OPTIONS.items():
         if name in options and not check(options[name]):
             raise ProtocolError(f"The option {name!r} has a value that this version does not know.", job=message.id)
-    if options.get("same_person"):
-        raise ProtocolError(
-            "Several photos of the same person cannot be combined yet; switch that off.", "not_yet", message.id
-        )
     photos = message.body["photos"]
+    if options.get("same_person"):
+        _check_person(message, options, len(photos))
+    elif options.get("keep_all"):
+        raise ProtocolError("The option keep_all is about photos of one person; add same_person.", job=message.id)
     if not 0 < len(photos) <= MAX_PHOTOS:
         raise ProtocolError(f"A job has 1 to {MAX_PHOTOS} photos; this one has {len(photos)}.", job=message.id)
     for index, photo in enumerate(photos):
@@ -217,6 +220,22 @@ def _check_job(message: Message) -> None:
             raise ProtocolError(
                 f"Photo {index + 1} needs a name and either the bytes of its file or its path.", job=message.id
             )
+
+
+def _check_person(message: Message, options: Mapping[str, Any], photos: int) -> None:
+    """What photos of one person cannot be asked for."""
+    stages = options.get("stages")
+    if photos > MAX_PHOTOS_OF_ONE_PERSON:
+        wrong = f"These are {photos} photos of one person; choose up to {MAX_PHOTOS_OF_ONE_PERSON} of them."
+    elif options.get("all_faces"):
+        wrong = "The options all_faces and same_person exclude each other; one person has one face in each photo."
+    elif stages is not None and "fit" not in stages:
+        wrong = "The option same_person needs the stage fit; add it to the stages."
+    elif stages is not None and "regress" in stages:
+        wrong = "The option same_person works from landmarks; leave out the stage regress."
+    else:
+        return
+    raise ProtocolError(wrong, job=message.id)
 
 
 def _has_one_source(photo: Mapping[str, Any], message: Message) -> bool:

@@ -7,7 +7,7 @@ of :class:`~backend.reconstruction.pipeline.Pipeline`; what is particular to one
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,11 +17,11 @@ from backend.errors import MgcFaceError
 from backend.reconstruction.fit import Observation
 from backend.reconstruction.joint import JointFit, fit_together, regressed
 from backend.reconstruction.observation import observe
-from backend.reconstruction.pipeline import PhotoOutcome, Pipeline, Progress, Steps, elapsed_ms, named
+from backend.reconstruction.pipeline import PhotoOutcome, Pipeline, Progress, Source, Steps, elapsed_ms, named
 from backend.reconstruction.result import Reconstruction, Texture
 from backend.reconstruction.same_person import shipped_statistics, strangers
 from backend.reconstruction.texture_views import bake_views
-from backend.vision.decode import load_photo
+from backend.vision.decode import PhotoFile, read_photo
 from backend.vision.photo import Photo
 
 # Pixels of decoded photos that are kept from detection until the texture; the others are read again.
@@ -34,10 +34,17 @@ DISAGREES_TIMES, DISAGREES_FROM = 3.0, 0.015
 MOST_PHOTOS = 100
 
 
+ONLY_ONE = "Only one photo was used, so the head is no better than that photo's own."
+
+
 class PersonError(MgcFaceError):
-    """No head can be made of the photos of one person."""
+    """No head can be made of the photos of one person; ``errors`` has what is wrong with each, by its place."""
 
     code = "person"
+
+    def __init__(self, message: str, errors: Mapping[int, MgcFaceError] | None = None) -> None:
+        super().__init__(message)
+        self.errors = dict(errors or {})
 
 
 @dataclass(frozen=True)
@@ -45,16 +52,18 @@ class PersonPhoto:
     """One photo of the person, or the sentence that says why it was left out.
 
     ``index`` is its place in the call. ``head`` has the common identity and this photo's camera, expression and
-    landmarks; None when the photo was not used. ``light`` (9, 3) as in ``Texture``. ``photo`` holds the pixels,
-    None where they were not kept.
+    landmarks; None when the photo was not used. ``code`` is the error's code beside its ``reason``. ``light`` (9, 3)
+    as in ``Texture``. ``photo`` holds the pixels, None where they were not kept; ``source`` is where they came from.
     """
 
     index: int
     path: Path | None
     head: Reconstruction | None = None
     reason: str | None = None
+    code: str = ""
     light: np.ndarray | None = None
     photo: Photo | None = field(default=None, repr=False)
+    source: str | Path | PhotoFile | None = field(default=None, repr=False)
 
     @property
     def used(self) -> bool:
@@ -64,8 +73,8 @@ class PersonPhoto:
         """The decoded photo, read again where it was not kept."""
         if self.photo is not None:
             return self.photo
-        assert self.path is not None
-        return load_photo(self.path)
+        assert self.source is not None
+        return read_photo(self.source)
 
 
 @dataclass(frozen=True)
@@ -116,7 +125,7 @@ class Candidate:
 
 def reconstruct_person(
     pipeline: Pipeline,
-    sources: Iterable[str | Path | Photo],
+    sources: Iterable[Source],
     keep_all: bool = False,
     progress: Progress | None = None,
     cancel: Callable[[], bool] | None = None,
@@ -126,7 +135,7 @@ def reconstruct_person(
     Parameters
     ----------
     pipeline : Pipeline
-    sources : iterable of path or Photo
+    sources : iterable of path, PhotoFile or Photo
         Up to :data:`MOST_PHOTOS`; of each the largest face counts.
     keep_all : bool
         Use photos that look like another person's or disagree with the others, too.
@@ -152,15 +161,16 @@ def reconstruct_person(
         if outcome.error is None and outcome.photo is not None
     ]
     if not candidates:
-        raise PersonError(nobody(outcomes))
-    drop_pixels([candidate.outcome for candidate in candidates])
+        errors = {outcome.index: outcome.error for outcome in outcomes if outcome.error is not None}
+        raise PersonError(nobody(outcomes), errors)
+    drop_pixels([candidate.outcome for candidate in candidates], sources)
     started = time.perf_counter()
     steps.report(candidates[0].outcome.index, "fit", 0.4)
     if not keep_all:
         leave_out_strangers(pipeline, candidates)
     fit = solve(pipeline, candidates, keep_all)
     timings["fit"] = elapsed_ms(started)
-    person = assemble(pipeline, outcomes, candidates, fit)
+    person = assemble(pipeline, sources, outcomes, candidates, fit)
     if pipeline.texture_size is not None:
         started = time.perf_counter()
         person = textured(person, pipeline.texture_size, steps)
@@ -168,7 +178,7 @@ def reconstruct_person(
     return replace(person, timings_ms=timings)
 
 
-def detected(pipeline: Pipeline, sources: Sequence[str | Path | Photo], steps: Steps) -> list[PhotoOutcome]:
+def detected(pipeline: Pipeline, sources: Sequence[Source], steps: Steps) -> list[PhotoOutcome]:
     """Every photo with its faces or its error."""
     outcomes = []
     for group in pipeline.groups(sources, steps):
@@ -178,13 +188,13 @@ def detected(pipeline: Pipeline, sources: Sequence[str | Path | Photo], steps: S
     return outcomes
 
 
-def drop_pixels(outcomes: Sequence[PhotoOutcome]) -> None:
+def drop_pixels(outcomes: Sequence[PhotoOutcome], sources: Sequence[Source]) -> None:
     """Forget the pixels of photos that can be read again once those before them fill the room."""
     kept = 0.0
     for outcome in outcomes:
         assert outcome.photo is not None
         kept += outcome.photo.pixels.size / 3e6
-        if kept > KEPT_MEGAPIXELS and outcome.path is not None:
+        if kept > KEPT_MEGAPIXELS and not isinstance(sources[outcome.index], Photo):
             outcome.photo = replace(outcome.photo, pixels=outcome.photo.pixels[:0])
 
 
@@ -212,7 +222,9 @@ def leave_out_strangers(pipeline: Pipeline, candidates: list[Candidate]) -> None
     others = len(candidates) - len(odd)
     beside = "the other photo" if others == 1 else f"{others} other photos"
     for place in odd:
-        candidates[place].reason = f"The face is another person's than in {beside}; use --keep-all if it is the same."
+        candidates[
+            place
+        ].reason = f"The face is another person's than in {beside}; switch on Keep All (--keep-all) if it is the same."
 
 
 def solve(pipeline: Pipeline, candidates: list[Candidate], keep_all: bool) -> JointFit:
@@ -234,7 +246,7 @@ def solve(pipeline: Pipeline, candidates: list[Candidate], keep_all: bool) -> Jo
             return fit
         chosen[worst].reason = (
             f"The landmarks disagree with those of the other photos ({100 * away[worst]:.1f} % of the face height "
-            f"where the others are off by {100 * typical:.1f} %); use --keep-all to use it nevertheless."
+            f"where the others are off by {100 * typical:.1f} %); switch on Keep All (--keep-all) to use it."
         )
 
 
@@ -266,7 +278,11 @@ def off_landmarks(observation: Observation, projected: np.ndarray) -> tuple[floa
 
 
 def assemble(
-    pipeline: Pipeline, outcomes: Sequence[PhotoOutcome], candidates: Sequence[Candidate], fit: JointFit
+    pipeline: Pipeline,
+    sources: Sequence[Source],
+    outcomes: Sequence[PhotoOutcome],
+    candidates: Sequence[Candidate],
+    fit: JointFit,
 ) -> Person:
     """Photos in the order given, each with its head or its reason."""
     used = [candidate for candidate in candidates if candidate.reason is None]
@@ -282,11 +298,14 @@ def assemble(
         head = heads.get(outcome.index)
         reason = str(outcome.error) if outcome.error is not None else reasons[outcome.index]
         pixels = None if outcome.photo is None or not outcome.photo.pixels.size else outcome.photo
-        photos.append(PersonPhoto(outcome.index, outcome.path, head, reason, photo=pixels))
+        code = "" if reason is None else outcome.error.code if outcome.error is not None else PersonError.code
+        source = sources[outcome.index]
+        again = None if isinstance(source, Photo) else source
+        photos.append(PersonPhoto(outcome.index, outcome.path, head, reason, code, photo=pixels, source=again))
         for sentence in (reason,) if reason else head.warnings if head else ():
             warnings.append(f"{named(outcome.path)}: {sentence}")
     if len(used) == 1 and len(outcomes) > 1:
-        warnings.append("Only one photo was used, so the head is no better than that photo's own.")
+        warnings.append(ONLY_ONE)
     main = max(heads, key=lambda index: shown(heads[index]))
     return Person(tuple(photos), [photo.index for photo in photos].index(main), warnings=tuple(warnings))
 

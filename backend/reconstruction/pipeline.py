@@ -31,7 +31,7 @@ from backend.reconstruction.result import Reconstruction, Texture
 from backend.reconstruction.texture import bake_texture, warm_up
 from backend.reconstruction.texture_raster import serial_bands
 from backend.rendering.cpu_backend import thread_count
-from backend.vision.decode import load_photo
+from backend.vision.decode import PhotoFile, read_photo
 from backend.vision.detector import DetectorName, make_detector
 from backend.vision.photo import DetectedFace, Photo
 
@@ -47,6 +47,7 @@ TEXTURES_AT_ONCE = 4
 HEAR_EVERY_S = 0.1
 
 Progress = Callable[[int, str, float], None]
+Source = str | Path | Photo | PhotoFile
 
 
 @dataclass
@@ -128,7 +129,7 @@ class Pipeline:
 
     def reconstruct_many(
         self,
-        sources: Iterable[str | Path | Photo],
+        sources: Iterable[Source],
         all_faces: bool = False,
         progress: Progress | None = None,
         cancel: Callable[[], bool] | None = None,
@@ -137,7 +138,7 @@ class Pipeline:
 
         Parameters
         ----------
-        sources : iterable of path or Photo
+        sources : iterable of path, PhotoFile or Photo
         all_faces : bool
             Every face of a photo instead of the largest.
         progress : callable (photo index, stage, fraction of this photo's work in [0, 1]), optional
@@ -154,7 +155,7 @@ class Pipeline:
 
     # -- stages ------------------------------------------------------------------------------------
 
-    def groups(self, sources: Iterable[str | Path | Photo], steps: Steps) -> Iterator[list[PhotoOutcome]]:
+    def groups(self, sources: Iterable[Source], steps: Steps) -> Iterator[list[PhotoOutcome]]:
         """Decode one photo ahead of the rest of the pipeline and hand photos out in bounded groups."""
         with ThreadPoolExecutor(1, thread_name_prefix="decode") as ahead:
             pending: Future[PhotoOutcome] | None = None
@@ -342,15 +343,15 @@ class Steps:
         return outcome
 
 
-def decode(index: int, source: str | Path | Photo) -> PhotoOutcome:
+def decode(index: int, source: Source) -> PhotoOutcome:
     """A photo or the reason why not."""
     if isinstance(source, Photo):
         return PhotoOutcome(index, source.path, source)
-    path = Path(source)
+    path = Path(source.name if isinstance(source, PhotoFile) else source)
     started = time.perf_counter()
     outcome = PhotoOutcome(index, path)
     try:
-        outcome.photo = load_photo(path)
+        outcome.photo = read_photo(source)
     except MgcFaceError as error:
         outcome.error = error
     outcome.timings_ms["decode"] = elapsed_ms(started)

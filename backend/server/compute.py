@@ -204,6 +204,8 @@ class Compute:
         photo = job.running.get(header.get("photo", -1))
         if kind == "progress" and photo is not None:
             photo.fraction = max(photo.fraction, header["fraction"])
+            if job.together:  # all photos are at the same work, so only the newest word of it is news
+                job.progress.clear()
             job.progress[photo.index] = {"photo": photo.index, "stage": header["stage"]}
             self.tell_progress(job)
         elif kind == "face" and photo is not None:
@@ -260,8 +262,17 @@ class Compute:
         for job, photo in self.batch_photos:
             if photo.index not in job.running or job.cancelling:
                 continue
+            if job.together and job.faces:
+                # Its head has gone out; only the last word on this photo was lost.
+                self._photo_over(job, photo)
+                continue
             photo.attempts += 1
-            if photo.attempts >= MOST_ATTEMPTS:
+            if photo.attempts >= MOST_ATTEMPTS and job.together:
+                job.running.clear()
+                self.finish(
+                    job, "failed", code="worker", message=worker_died(f"these {len(job.photos)} photos", reason)
+                )
+            elif photo.attempts >= MOST_ATTEMPTS:
                 self._photo_failed(job, photo, "worker", worker_died(photo.name, reason))
         self._batch_over()
         if self.unable:
@@ -308,5 +319,5 @@ class Compute:
 def worker_died(name: str, reason: str) -> str:
     return (
         f"The computation ended by itself twice at {name} ({reason}), most likely because the memory is used up; "
-        "use a smaller photo or a smaller texture."
+        "use smaller photos or a smaller texture."
     )

@@ -7,25 +7,19 @@ up, what is left of it goes on one photo at a time and then on the CPU, and the 
 from __future__ import annotations
 
 import gc
-import io
-import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
 from backend.errors import Cancelled, MgcFaceError
-from backend.export.eye_texture import BROWN, IRIS_RADIUS_UV, eye_texture
-from backend.export.iris_color import iris_color
-from backend.export.record import record_text
-from backend.face_model.model import EYES
 from backend.reconstruction.pipeline import PhotoOutcome, Pipeline, default_stages, resolve_device
-from backend.reconstruction.result import Reconstruction
 from backend.server.catalogue import installed_model
+from backend.server.face_message import face_message, upright_jpeg
+from backend.server.item import Item, Report
+from backend.server.person_job import compute_person
 from backend.vision.decode import load_photo, load_photo_bytes
 from backend.vision.photo import Photo
 
@@ -33,37 +27,9 @@ log = logging.getLogger(__name__)
 
 # Pipelines that stay in memory: another face model, and the way back.
 WARM_PIPELINES = 2
-# Side of the eyes' texture on the wire: as sharp as an eye in a portrait, a quarter of the bytes of 1024.
-EYE_TEXTURE_SIZE = 512
-# A photo that is sent back because its file cannot be shown as it is: longest side, and Pillow's JPEG quality.
-BACKDROP_SIDE, BACKDROP_QUALITY = 4096, 92
 # What libraries say when memory is used up and they have no exception of their own for it (PyTorch on the CPU
 # and on CUDA, OpenCV).
 OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "insufficient memory")
-
-
-@dataclass
-class Item:
-    """One photo of a batch: ``source`` is a path or the bytes of a file."""
-
-    client: str
-    job: str
-    index: int
-    name: str
-    source: str | memoryview
-    ended: bool = field(default=False)
-
-
-class Report(Protocol):
-    """Where the engine says what happens."""
-
-    def progress(self, item: Item, stage: str, fraction: float) -> None: ...
-    def face(self, item: Item, body: dict[str, Any], arrays: dict[str, np.ndarray]) -> None: ...
-    def photo_failed(self, item: Item, code: str, message: str) -> None: ...
-    def photo_done(self, item: Item, faces: int, timings_ms: dict[str, float]) -> None: ...
-    def refused(self, code: str, message: str) -> None: ...
-    def note(self, text: str) -> None: ...
-    def stopped(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -91,7 +57,8 @@ class Engine:
 
     def run(self, items: list[Item], options: dict[str, Any], report: Report) -> None:
         """Compute a batch and report every photo; raises :class:`Cancelled` when stopped."""
-        for step in self.steps():
+        together = options["same_person"]
+        for step in self.steps(together):
             left = [item for item in items if not item.ended]
             if step.note:
                 log.warning(step.note)
@@ -111,21 +78,29 @@ class Engine:
                 last = error
             # Outside of the except clause: the traceback holds every array of the failed attempt.
             self.forget()
+        if together:
+            report.refused(*explain(f"these {len(items)} photos", last))
+            return
         for item in items:
             if not item.ended:
                 item.ended = True
-                report.photo_failed(item, *explain(item, last))
+                report.photo_failed(item, *explain(item.name, last))
 
-    def steps(self) -> Iterator[Step]:
-        """Ways to compute, each asking for less than the one before."""
+    def steps(self, together: bool = False) -> Iterator[Step]:
+        """Ways to compute, each asking for less than the one before; ``together`` photos cannot go one by one."""
         yield Step(self.device, one_by_one=False)
-        yield Step(self.device, one_by_one=True, note="Something was too much at once; going on photo by photo.")
+        if not together:
+            yield Step(self.device, one_by_one=True, note="Something was too much at once; going on photo by photo.")
         if self.device != "cpu":
-            yield Step("cpu", True, "The graphics card could not do it; going on with the processor, which is slower.")
+            note = "The graphics card could not do it; going on with the processor, which is slower."
+            yield Step("cpu", one_by_one=not together, note=note)
 
     def attempt(self, items: list[Item], options: dict[str, Any], step: Step, report: Report) -> None:
         """One call of the pipeline; raises whatever it raises."""
         pipeline = self.pipeline(options, step)
+        if options["same_person"]:
+            compute_person(pipeline, items, options["keep_all"], report)
+            return
         decoded: list[Item] = []
 
         def photos() -> Iterator[Photo]:
@@ -197,31 +172,6 @@ def decode(item: Item) -> Photo:
     return load_photo(item.source) if isinstance(item.source, str) else load_photo_bytes(item.source, item.name)
 
 
-def face_message(head: Reconstruction, photo: Photo) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Body and arrays of the message ``face``, as in :mod:`backend.protocol.messages`."""
-    record = json.loads(record_text(head))
-    arrays = {"neutral": head.neutral_vertices}
-    if head.texture is not None:
-        arrays |= {"texture": head.texture.color, "confidence": head.texture.confidence}
-        if head.texture.light is not None:
-            arrays["light"] = head.texture.light
-    iris = None
-    if EYES in head.model.materials:
-        iris = iris_color(photo.pixels, head.landmarks.get("mediapipe478"))
-        radius = float(head.model.info.extra.get("iris_radius_uv", IRIS_RADIUS_UV))
-        arrays["eye_texture"] = eye_texture(EYE_TEXTURE_SIZE, iris or BROWN, radius)
-    return {"record": record, "iris_color": None if iris is None else list(iris)}, arrays
-
-
-def upright_jpeg(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 -> (B,) uint8: the bytes of a JPEG, made smaller where it is more than a backdrop needs."""
-    image = Image.fromarray(pixels)
-    image.thumbnail((BACKDROP_SIDE, BACKDROP_SIDE))
-    data = io.BytesIO()
-    image.save(data, "JPEG", quality=BACKDROP_QUALITY)
-    return np.frombuffer(data.getvalue(), np.uint8)
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory was used up, by any of the names that libraries have for it."""
     words = str(error).lower()
@@ -230,9 +180,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def explain(item: Item, error: Exception) -> tuple[str, str]:
-    """Code and sentence of a photo that could not be computed in any way."""
+def explain(name: str, error: Exception) -> tuple[str, str]:
+    """Code and sentence of a photo, or several, that could not be computed in any way."""
     if is_out_of_memory(error):
-        return "memory", f"The memory is used up by {item.name}; use a smaller photo or a smaller texture."
+        return "memory", f"The memory is used up by {name}; use smaller photos or a smaller texture."
     kind = type(error).__name__
-    return "bug", f"Something went wrong with {item.name} that should not have ({kind}); please report it with the log."
+    return "bug", f"Something went wrong with {name} that should not have ({kind}); please report it with the log."

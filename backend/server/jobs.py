@@ -27,6 +27,9 @@ DEFAULT_OPTIONS: dict[str, Any] = {
     "detector": "mediapipe",
     # What the pipeline does by default with this face model.
     "stages": None,
+    # One head from all photos of the job, and whether from those too that do not seem to belong.
+    "same_person": False,
+    "keep_all": False,
 }
 
 
@@ -83,6 +86,11 @@ class Job:
     def fraction(self) -> float:
         """How much of the whole job is done, in [0, 1]."""
         return sum(photo.fraction for photo in self.photos) / len(self.photos)
+
+    @property
+    def together(self) -> bool:
+        """All photos make one head, so they go to the worker in one batch and nothing else with them."""
+        return bool(self.options["same_person"])
 
     @property
     def size(self) -> int:
@@ -142,10 +150,14 @@ class JobQueue:
 
         The highest priority goes first, the clients that have such jobs take turns photo by photo, and a
         client's own jobs go in their order. Only photos with the same options share a batch. A photo
-        during which the worker has died goes alone. Clients ``held_back`` do not read what they got.
+        during which the worker has died goes alone. Photos of one person are a batch of their own, whole.
+        Clients ``held_back`` do not read what they got.
         """
         held_back = set(held_back)
         batch: list[tuple[Job, JobPhoto]] = []
+        first = self._next_job(batch, held_back)
+        if first is not None and first.together:
+            return self._whole_job(first)
         limit = BATCH_PHOTOS
         while len(batch) < limit:
             job = self._next_job(batch, held_back)
@@ -158,6 +170,13 @@ class JobQueue:
             side = job.options["texture_size"]
             limit = 1 if photo.attempts else min(limit, max(1, BATCH_BYTES // max(1, 4 * side * side)))
         return batch
+
+    def _whole_job(self, job: Job) -> list[tuple[Job, JobPhoto]]:
+        photos = list(job.waiting)
+        job.waiting.clear()
+        job.running.update({photo.index: photo for photo in photos})
+        self.turns[job.client] = self.turns.pop(job.client)
+        return [(job, photo) for photo in photos]
 
     def _next_job(self, batch: list[tuple[Job, JobPhoto]], held_back: set[bytes]) -> Job | None:
         open_jobs = [

@@ -19,7 +19,7 @@ import zmq
 
 from backend import __version__
 from backend.errors import MgcFaceError
-from backend.protocol.messages import MAX_PHOTOS, TEXTURE_SIZES, check_from_client
+from backend.protocol.messages import MAX_PHOTOS, MAX_PHOTOS_OF_ONE_PERSON, TEXTURE_SIZES, check_from_client
 from backend.protocol.wire import (
     MAX_ARRAYS,
     MAX_MESSAGE_BYTES,
@@ -220,12 +220,13 @@ class Server:
             "ready": self.compute.ready,
             "problem": self.compute.unable,
             "models": model_list(),
-            "capabilities": ["reconstruct", "models", "priority", *(["local_files"] if local else [])],
+            "capabilities": ["reconstruct", "same_person", "models", "priority", *(["local_files"] if local else [])],
             "limits": {
                 "message_bytes": MAX_MESSAGE_BYTES,
                 "arrays": MAX_ARRAYS,
                 "photo_pixels": int(MAX_MEGAPIXELS * 1e6),
                 "photos_per_job": MAX_PHOTOS,
+                "photos_of_one_person": MAX_PHOTOS_OF_ONE_PERSON,
                 "jobs": JOBS_PER_CLIENT,
                 "texture_sizes": list(TEXTURE_SIZES),
             },

@@ -14,7 +14,8 @@ from backend.face_model.model import EYES, FaceModel
 from backend.geometry.camera import Camera, intrinsics
 from backend.geometry.rotation import rotation_from_head_euler
 from backend.rendering.viewer import over
-from backend.server.engine import EYE_TEXTURE_SIZE, Engine, Step, face_message
+from backend.server.engine import Engine, Step
+from backend.server.face_message import EYE_TEXTURE_SIZE, face_message
 from backend.server.jobs import DEFAULT_OPTIONS
 from backend.vision.photo import Photo
 

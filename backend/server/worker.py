@@ -66,7 +66,7 @@ class Worker:
             self.compute(engine, self.batches.get())
 
     def compute(self, engine: Any, batch: Message) -> None:
-        from backend.server.engine import Item
+        from backend.server.item import Item
 
         items = []
         for photo in batch.body["photos"]:

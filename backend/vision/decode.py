@@ -14,6 +14,7 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -112,6 +113,19 @@ def _decode(path: Path, file: BinaryIO, max_megapixels: float) -> Photo:
         pixels = _to_srgb(path, image, turn)
     focal_px = None if focal_ratio is None else focal_ratio * max(pixels.shape[:2])
     return Photo(np.ascontiguousarray(pixels), path, focal_px, plain)
+
+
+@dataclass(frozen=True)
+class PhotoFile:
+    """The bytes of a photo's file, decoded when it is their turn; ``name`` is for sentences and never opened."""
+
+    data: bytes | memoryview
+    name: str
+
+
+def read_photo(source: str | Path | PhotoFile) -> Photo:
+    """Decode a photo from wherever its file is; raises as :func:`load_photo`."""
+    return load_photo_bytes(source.data, source.name) if isinstance(source, PhotoFile) else load_photo(source)
 
 
 def photo_from_pixels(pixels: np.ndarray, path: Path | None = None, focal_px: float | None = None) -> Photo:

@@ -162,6 +162,8 @@ class Link:
         self._check_wanted()
         self._model = self._ready_with(str(request.options["model"]))
         assert self._client is not None
+        if request.options.get("same_person") and "same_person" not in self._client.server.get("capabilities", ()):
+            raise HeadError("This backend cannot make one head of several photos yet: update it.")
         # Prepared here and kept: the main thread then finds it made.
         layout(self._model, request.eyes, request.scale)
         local = [os.path.abspath(path) for path in request.photos]
@@ -343,7 +345,7 @@ class Link:
         elif message.type == "face":
             if self._model is None or not body["photo"] < len(job.photos):
                 raise HeadError("The backend sent a head that nobody asked for: restart the backend.")
-            head = Head.from_message(self._model, body, message.arrays, job.photos[body["photo"]])
+            head = Head.from_message(self._model, body, message.arrays, *job.photos)
             self.events.put(FaceReady(job.id, body["photo"], head))
         elif message.type == "photo_failed":
             self.events.put(PhotoFailed(job.id, body["photo"], body["message"]))

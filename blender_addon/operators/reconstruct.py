@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 import bpy
-from bpy.props import CollectionProperty, StringProperty
+from bpy.props import BoolProperty, CollectionProperty, StringProperty
 from mathutils import Euler
 
 from .. import naming, properties, redraw, service
@@ -17,7 +17,7 @@ from ..jobs import Job
 from ..link import events
 from ..scene.build import BuildOptions, world_box
 from ..scene.camera import look_through
-from ..scene.refit import RefitError, build_options, family
+from ..scene.refit import RefitError, build_options, family, photos_of
 from ..typed import Operator, sure
 from . import allowed
 
@@ -134,6 +134,16 @@ class MGCFACE_OT_reconstruct(_Runs, bpy.types.Operator):
     directory: StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
     files: CollectionProperty(type=bpy.types.OperatorFileListElement, options={"HIDDEN", "SKIP_SAVE"})
     filepath: StringProperty(subtype="FILE_PATH", options={"HIDDEN", "SKIP_SAVE"})
+    same_person: BoolProperty(
+        name="Same Person",
+        description="One head from all photos; what the panel says where a script does not",
+        options={"HIDDEN", "SKIP_SAVE"},
+    )
+    keep_all: BoolProperty(
+        name="Keep All",
+        description="With Same Person, photos too that do not seem to belong; what the panel says otherwise",
+        options={"HIDDEN", "SKIP_SAVE"},
+    )
 
     @classmethod
     def poll(cls, context: Context) -> bool:
@@ -172,7 +182,15 @@ class MGCFACE_OT_reconstruct(_Runs, bpy.types.Operator):
             listed = list(range(len(photos)))
         if not photos:
             raise RefitError("There is no photo to work on: add photos to the list or name one as filepath.")
+        if self._chosen("same_person", options.same_person and not properties.not_one_person(len(photos))):
+            # One person has one face in each photo.
+            keep_all = self._chosen("keep_all", options.keep_all)
+            backend |= {"all_faces": False, "same_person": True, "keep_all": keep_all}
         return Job(photos, listed, backend, build)
+
+    def _chosen(self, name: str, otherwise: bool) -> bool:
+        """What a script said, or what the panel says."""
+        return getattr(self, name) if self.properties.is_property_set(name) else otherwise
 
     def _named_photos(self) -> list[str]:
         if self.files:
@@ -203,10 +221,12 @@ class MGCFACE_OT_refit(_Runs, bpy.types.Operator):
         head = active_head(context)
         assert head is not None
         build, backend = build_options(head)
-        photo = bpy.path.abspath(head[naming.PHOTO])
-        if not os.path.isfile(photo):
-            raise RefitError(f"The photo {photo} is gone: put it back, or reconstruct from another.")
-        return Job([photo], [-1], backend, build, refit=head.name, face=head[naming.FACE])
+        # Of one person all photos again, those too that were left out, so that the answer is the same.
+        photos = [bpy.path.abspath(photo) for photo in photos_of(head)]
+        for photo in photos:
+            if not os.path.isfile(photo):
+                raise RefitError(f"The photo {photo} is gone: put it back, or reconstruct from another.")
+        return Job(photos, [-1] * len(photos), backend, build, refit=head.name, face=head[naming.FACE])
 
 
 class MGCFACE_OT_cancel(bpy.types.Operator):
@@ -256,9 +276,11 @@ def active_head(context: Context) -> bpy.types.Object | None:
 
 
 def photo_camera(context: Context) -> bpy.types.Object | None:
-    head = active_head(context)
-    if head is None:
+    obj, head = context.active_object, active_head(context)
+    if head is None or obj is None:
         return None
+    if obj.get(naming.ROLE) == naming.SHOT:
+        return obj
     return next((each for each in family(head) if each.get(naming.ROLE) == naming.CAMERA), None)
 
 

@@ -18,8 +18,8 @@ from mathutils import Matrix
 
 from .. import naming
 from ..typed import sure
-from . import axes, camera, light, material, mesh
-from .head_data import Head, layout
+from . import axes, camera, expressions, light, material, mesh
+from .head_data import Head, layout, photo_name
 
 # Heads of one job stand beside each other, this far apart (metres): shoulders have room between them.
 SPACING_M = 0.4
@@ -28,7 +28,7 @@ CLEARANCE_M = 0.8
 # How large the empty at the root is drawn (metres).
 ROOT_DRAWN_M = 0.05
 # Kinds of data-blocks that a builder makes.
-KINDS = ("objects", "meshes", "materials", "images", "cameras", "lights", "collections")
+KINDS = ("objects", "meshes", "materials", "images", "cameras", "lights", "actions", "collections")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,12 @@ class Builder:
         root = _root(head, options, place)
         parts = [root, obj]
         if options.camera:
-            parts.append(camera.make_camera(head, scale))
+            parts.append(camera.make_camera(head.name, head.shot, scale))
+            for shot in head.others:
+                parts.append(camera.make_camera(photo_name(shot.photo), shot, scale, naming.SHOT))
+                yield
+        if head.others and data.shape_keys is not None:
+            yield from expressions.make_actions(data.shape_keys, head)
         sun = light.make_sun(head, scale) if options.lights else None
         if sun is not None:
             parts.append(sun)
@@ -149,6 +154,8 @@ def remember(obj: bpy.types.Object, head: Head, options: BuildOptions, settings:
     """Everything that is needed to make this head again."""
     obj[naming.RECORD] = json.dumps(head.record, separators=(",", ":"))
     obj[naming.PHOTO] = head.photo
+    if head.photos:
+        obj[naming.PHOTOS], obj[naming.USED] = json.dumps(head.photos), 1 + len(head.others)
     obj[naming.FACE] = head.face
     info = {key: head.model.header.get(key, "") for key in ("name", "version", "licence", "terms", "attribution")}
     obj[naming.SETTINGS] = json.dumps({"build": asdict(options), "backend": settings, "face_model": info})
@@ -215,6 +222,7 @@ def _kind(block: bpy.types.ID) -> str:
         bpy.types.Image: "images",
         bpy.types.Camera: "cameras",
         bpy.types.Light: "lights",
+        bpy.types.Action: "actions",
         bpy.types.Collection: "collections",
     }
     return next(name for kind, name in kinds.items() if isinstance(block, kind))

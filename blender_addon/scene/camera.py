@@ -10,7 +10,7 @@ from mathutils import Matrix
 
 from .. import naming
 from . import axes
-from .head_data import Camera, Head
+from .head_data import Camera, Shot
 
 # Full-frame, the sensor that photographers think in: a focal length of 50 reads as they expect.
 SENSOR_MM = 36.0
@@ -20,17 +20,18 @@ NEAREST_M, FARTHEST_M = 0.01, 100.0
 DRAWN_M = 0.1
 
 
-def make_camera(head: Head, scale: float) -> bpy.types.Object:
+def make_camera(name: str, shot: Shot, scale: float, role: str = naming.CAMERA) -> bpy.types.Object:
     """The camera object; its matrix is relative to the head at the origin."""
-    data = bpy.data.cameras.new(f"{head.name} camera")
+    data = bpy.data.cameras.new(f"{name} camera")
     data[naming.UNFINISHED] = True
     obj = bpy.data.objects.new(data.name, data)
     obj[naming.UNFINISHED] = True
-    obj[naming.ROLE] = naming.CAMERA
+    obj[naming.ROLE] = role
+    obj[naming.PHOTO] = shot.photo
     data.clip_start, data.clip_end = NEAREST_M * scale, FARTHEST_M * scale
     data.display_size = DRAWN_M * scale
-    set_lens(obj, head.camera, scale)
-    image = photo_image(head)
+    set_lens(obj, shot.camera, scale)
+    image = photo_image(shot)
     if image is not None:
         background = data.background_images.new()
         background.image = image
@@ -53,19 +54,19 @@ def set_lens(obj: bpy.types.Object, camera: Camera, scale: float) -> None:
     obj.matrix_basis = Matrix(axes.camera_matrix(camera.R, camera.t, scale).tolist())
 
 
-def photo_image(head: Head) -> bpy.types.Image | None:
+def photo_image(shot: Shot) -> bpy.types.Image | None:
     """The photo upright; None when it is neither on this machine nor sent along."""
-    if head.upright:
+    if shot.upright:
         for image in bpy.data.images:
-            if image.get(naming.ROLE) == naming.PHOTO_IMAGE and image.get(naming.PHOTO) == head.photo:
+            if image.get(naming.ROLE) == naming.PHOTO_IMAGE and image.get(naming.PHOTO) == shot.photo:
                 return image
-        image = bpy.data.images.new(os.path.basename(head.photo), head.camera.width, head.camera.height)
-        image[naming.PHOTO] = head.photo
+        image = bpy.data.images.new(os.path.basename(shot.photo), shot.camera.width, shot.camera.height)
+        image[naming.PHOTO] = shot.photo
         image[naming.UNFINISHED] = True
-        image.pack(data=head.upright, data_len=len(head.upright))  # type: ignore[arg-type] # Blender takes bytes
+        image.pack(data=shot.upright, data_len=len(shot.upright))  # type: ignore[arg-type] # Blender takes bytes
         image.source = "FILE"
-    elif os.path.isfile(head.photo):
-        image = bpy.data.images.load(head.photo, check_existing=True)
+    elif os.path.isfile(shot.photo):
+        image = bpy.data.images.load(shot.photo, check_existing=True)
         if not image.users:
             image[naming.UNFINISHED] = True
     else:

@@ -8,7 +8,7 @@ coordinates, E expression shapes, R regions, S side of the texture.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -184,8 +184,29 @@ class Picture:
 
 
 @dataclass(frozen=True, eq=False)
+class Shot:
+    """One photo that a head was made from.
+
+    Attributes
+    ----------
+    photo : str
+        Path on this machine.
+    camera : Camera
+    values : list of float
+        (E,) expression coefficients in the order of the model's shapes.
+    upright : bytes
+        A JPEG of the photo as it is meant to be seen, when the file itself cannot be shown by Blender.
+    """
+
+    photo: str
+    camera: Camera
+    values: list[float]
+    upright: bytes = b""
+
+
+@dataclass(frozen=True, eq=False)
 class Head:
-    """One face of one photo, ready to become objects.
+    """One face of one photo, or of several of one person, ready to become objects.
 
     Attributes
     ----------
@@ -205,7 +226,11 @@ class Head:
     light : (9, 3) float32 or None
         Spherical harmonics in model space.
     upright : bytes
-        A JPEG of the photo as it is meant to be seen, when the file itself cannot be shown by Blender.
+        As in :class:`Shot`.
+    others : tuple of Shot
+        The other photos of the person that were used, in their order.
+    photos : tuple of str
+        All photos of the person, also those that were left out; empty for a head of one photo.
     """
 
     model: FaceModel
@@ -219,6 +244,8 @@ class Head:
     confidence: np.ndarray | None = None
     light: np.ndarray | None = None
     upright: bytes = b""
+    others: tuple[Shot, ...] = ()
+    photos: tuple[str, ...] = ()
     camera: Camera = field(init=False)
 
     def __post_init__(self) -> None:
@@ -227,10 +254,13 @@ class Head:
             raise HeadError("The backend sent a head that does not belong to its face model: restart the backend.")
 
     @staticmethod
-    def from_message(model: FaceModel, header: dict[str, Any], arrays: Mapping[str, np.ndarray], photo: str) -> Head:
+    def from_message(model: FaceModel, header: dict[str, Any], arrays: Mapping[str, np.ndarray], *photos: str) -> Head:
+        """``photos`` are those of the job, in its order."""
         try:
+            photo = photos[int(header["photo"])]
+            together = "photos" in header["record"]
             # The photo's name without its ending: "astronaut.jpg" would be an odd name for a head.
-            name = os.path.splitext(str(header["name"]))[0] or "head"
+            name = photo_name(str(header["name"])) or "head"
             pictures = {
                 part: Picture(f"{name} {part}", png_bytes(arrays[key]), len(arrays[key]))
                 for part, key in ((SKIN, "texture"), (EYES, "eye_texture"))
@@ -248,6 +278,8 @@ class Head:
                 confidence=np.array(arrays["confidence"]) if "confidence" in arrays else None,
                 light=np.array(arrays["light"], np.float32) if "light" in arrays else None,
                 upright=arrays["photo"].tobytes() if "photo" in arrays else b"",
+                others=tuple(other_shots(model, header["record"], arrays, photos)) if together else (),
+                photos=photos if together else (),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise HeadError("The backend sent a head that makes no sense: update backend and add-on.") from error
@@ -255,7 +287,12 @@ class Head:
     @property
     def values(self) -> list[float]:
         """(E,) expression coefficients in the order of the model's shapes."""
-        return [float(self.record["expression"][name]) for name in self.model.expression_names]
+        return expression_values(self.model, self.record)
+
+    @property
+    def shot(self) -> Shot:
+        """The photo that the head looks like."""
+        return Shot(self.photo, self.camera, self.values, self.upright)
 
     def positions(self, layout: Layout, scale: float) -> np.ndarray:
         """(N, 3) float32: the neutral face in Blender's axes."""
@@ -269,6 +306,28 @@ class Head:
         column = np.clip((layout.vertex_uv[:, 0] * side).astype(int), 0, side - 1)
         row = np.clip(((1.0 - layout.vertex_uv[:, 1]) * side).astype(int), 0, side - 1)
         return (self.confidence[row, column] / np.float32(255.0) * layout.skin).astype(np.float32)
+
+
+def photo_name(path: str) -> str:
+    """A photo's name without its ending."""
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def expression_values(model: FaceModel, record: dict[str, Any]) -> list[float]:
+    return [float(record["expression"][name]) for name in model.expression_names]
+
+
+def other_shots(
+    model: FaceModel, record: dict[str, Any], arrays: Mapping[str, np.ndarray], photos: tuple[str, ...]
+) -> Iterator[Shot]:
+    """What a person's record says of its photos, for all that were used but the main one."""
+    if len(record["photos"]) != len(photos):
+        raise ValueError("another number of photos than was sent")
+    for place, entry in enumerate(record["photos"]):
+        if entry["used"] and place != record["main_photo"]:
+            camera = Camera.from_record({"camera": entry["camera"], "photo": entry})
+            upright = arrays[f"photo{place}"].tobytes() if f"photo{place}" in arrays else b""
+            yield Shot(photos[place], camera, expression_values(model, entry), upright)
 
 
 @dataclass(frozen=True, eq=False)

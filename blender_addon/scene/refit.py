@@ -28,6 +28,15 @@ def build_options(obj: bpy.types.Object) -> tuple[BuildOptions, dict]:
         raise RefitError(f"{obj.name} has lost what Refit needs to know: reconstruct the photo again.") from error
 
 
+def photos_of(obj: bpy.types.Object) -> list[str]:
+    """The photos that a head was made from, those of the person that were left out too; raises RefitError."""
+    try:
+        named = obj.get(naming.PHOTOS)
+        return [str(photo) for photo in json.loads(named)] if isinstance(named, str) else [str(obj[naming.PHOTO])]
+    except (KeyError, TypeError, ValueError) as error:
+        raise RefitError(f"{obj.name} has lost what Refit needs to know: reconstruct the photo again.") from error
+
+
 class Refitter:
     """Updates one head; has the steps of :class:`blender_addon.scene.build.Builder`.
 
@@ -64,8 +73,12 @@ class Refitter:
         yield
         material.update_images(data, head)
         yield
+        shots = {shot.photo: shot for shot in (head.shot, *head.others)}
         for other in family(obj):
-            if other.get(naming.ROLE) == naming.CAMERA:
+            role, photo = other.get(naming.ROLE), other.get(naming.PHOTO)
+            if role in (naming.CAMERA, naming.SHOT) and photo in shots:
+                camera.set_lens(other, shots[photo].camera, options.scale)
+            elif role == naming.CAMERA and not head.others:
                 camera.set_lens(other, head.camera, options.scale)
             elif other.get(naming.ROLE) == naming.SUN and head.light is not None:
                 light.set_sun(other, harmonics.photo_light(head.light), options.scale)

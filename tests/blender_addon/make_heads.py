@@ -32,6 +32,8 @@ from backend.rendering.transform import project_to_image  # noqa: E402
 LIGHT = np.zeros((9, 3), np.float32)
 LIGHT[0] = 0.7
 LIGHT[1:4] = np.array([-0.15, 0.25, -0.2])[:, None]
+# Counter-clockwise as Pillow turns, about the middle of the photo.
+TILT_DEGREES = 8.0
 
 
 def main() -> None:
@@ -51,7 +53,7 @@ def main() -> None:
 
 
 def write_photos(astronaut: Image.Image, out: Path) -> None:
-    """Photos as they come from phones, and one with two faces."""
+    """Photos as they come from phones, one with two faces, and two more of the same person."""
     from pillow_heif import from_pillow
 
     portrait = astronaut.crop((0, 0, 440, 512))
@@ -59,6 +61,8 @@ def write_photos(astronaut: Image.Image, out: Path) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6  # lies on its side: the camera was held upright
     portrait.transpose(Image.Transpose.ROTATE_90).save(out / "turned.jpg", exif=exif, quality=95)
+    astronaut.crop((60, 0, 440, 400)).save(out / "closer.jpg", quality=95)
+    astronaut.rotate(TILT_DEGREES, Image.Resampling.BICUBIC).save(out / "tilted.jpg", quality=95)
     two = Image.new("RGB", (2 * astronaut.width, astronaut.height))
     two.paste(astronaut, (0, 0))
     two.paste(astronaut.transpose(Image.Transpose.FLIP_LEFT_RIGHT), (astronaut.width, 0))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from PIL import Image
 from screen import blender_window, link_engine, screen
 
 from backend.protocol.client import Client
@@ -83,6 +84,15 @@ def test_an_artists_first_minutes_and_everything_that_may_go_wrong(
     names = "1-installed 2-photo 3-progress 4-head 5-camera 6-undone 7-cancelled 8-dropped 9-many 10-browser 11-options"
     names += " 12-preferences-own 12-preferences-python 12-preferences-remote"
     for name in names.split():
+        assert (pictures / f"{name}.png").stat().st_size > 20_000
+
+
+def test_the_switch_for_photos_of_one_person(display, backend, archive, pictures):
+    Image.new("RGB", (300, 300), (120, 120, 120)).save(display.folder / "wall.png")
+    ended = display.run("person.py", archive, pictures, LIMIT_S)
+    assert ended.exit_code == 0, ended.log[-6000:]
+    assert backend.poll() is None
+    for name in ("20-one-photo", "21-same-person", "22-progress", "23-other-camera"):
         assert (pictures / f"{name}.png").stat().st_size > 20_000
 
 

@@ -138,6 +138,32 @@ def test_a_face_model_that_would_crash_blender_is_refused(wrong):
         small_model(**wrong)
 
 
+def person_message(**changes):
+    """A head of the second of three photos, the last of which was left out."""
+    camera = {"K": np.eye(3).tolist(), "R": np.eye(3).tolist(), "t": [0.0, 0.0, 1.0]}
+    shot = {"used": True, "width": 64, "height": 48, "camera": camera, "expression": {"a": 0.25}}
+    photos = [shot, {**shot, "expression": {"a": 0.75}}, {"used": False, "reason": "Another person's."}]
+    record = {"camera": camera, "photo": shot, "expression": {"a": 0.75}, "main_photo": 1, "photos": photos}
+    header = {"photo": 1, "face": 0, "name": "anna.jpg", "record": record | changes}
+    return header, {"neutral": np.zeros((7, 3), np.float32), "photo0": np.frombuffer(b"jpeg", np.uint8)}
+
+
+def test_a_head_of_several_photos_knows_each_of_them():
+    head = head_data.Head.from_message(small_model(), *person_message(), "/0.jpg", "/1.jpg", "/2.jpg")
+    assert (head.photo, head.values, head.upright) == ("/1.jpg", [0.75], b"") and head.photos[2] == "/2.jpg"
+    (other,) = head.others
+    assert (other.photo, other.values, other.upright) == ("/0.jpg", [0.25], b"jpeg") and other.camera.width == 64
+
+
+@pytest.mark.parametrize("wrong", [{"photos": []}, {"photos": [{"used": True}] * 3}, {"main_photo": None}])
+def test_photos_that_make_no_sense_are_refused(wrong):
+    paths = ["/0.jpg", "/1.jpg", "/2.jpg"]
+    if "main_photo" in wrong:
+        paths.pop()
+    with pytest.raises(head_data.HeadError, match="makes no sense"):
+        head_data.Head.from_message(small_model(), *person_message(**wrong), *paths)
+
+
 def test_the_environment_of_the_backend_is_clean(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "/of/blender")
     monkeypatch.setenv("MGCFACE_KEPT", "yes")

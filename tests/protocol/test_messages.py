@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backend.protocol.messages import FROM_CLIENT, FROM_SERVER, MAX_PHOTOS, check_from_client, check_from_server
+from backend.protocol.messages import (
+    FROM_CLIENT,
+    FROM_SERVER,
+    MAX_PHOTOS,
+    MAX_PHOTOS_OF_ONE_PERSON,
+    check_from_client,
+    check_from_server,
+)
 from backend.protocol.wire import Message, ProtocolError
 
 PHOTO = np.zeros(4, np.uint8)
@@ -13,6 +20,11 @@ PHOTO = np.zeros(4, np.uint8)
 
 def job(body: dict, arrays: dict | None = None, id: str = "job") -> Message:
     return Message("reconstruct", id, body, {"photo0": PHOTO} if arrays is None else arrays)
+
+
+def person(photos: int = 2, **options) -> Message:
+    options = {"same_person": True, "keep_all": True, **options}
+    return job({"photos": [{"name": "a.jpg", "array": "photo0"}] * photos, "options": options})
 
 
 RIGHT_JOBS = {
@@ -25,6 +37,8 @@ RIGHT_JOBS = {
             "priority": 2,
         }
     ),
+    "same person": person(),
+    "same person, stages named": person(MAX_PHOTOS_OF_ONE_PERSON, stages=["detect", "fit"], keep_all=False),
     "more than we know": job({"photos": [{"name": "a.jpg", "array": "photo0", "x": 1}], "options": {"x": 1}, "x": 1}),
 }
 
@@ -50,7 +64,12 @@ WRONG_JOBS = {
     "stages": job({"photos": [{"name": "a.jpg", "array": "photo0"}], "options": {"stages": ["fly"]}}),
     "stages unhashable": job({"photos": [{"name": "a.jpg", "array": "photo0"}], "options": {"stages": [[]]}}),
     "options of another kind": job({"photos": [{"name": "a.jpg", "array": "photo0"}], "options": []}),
-    "same person": job({"photos": [{"name": "a.jpg", "array": "photo0"}], "options": {"same_person": True}}),
+    "same person and all faces": person(all_faces=True),
+    "same person without the fit": person(stages=["detect", "texture"]),
+    "same person with the network": person(stages=["detect", "regress", "fit"]),
+    "too many photos of one person": person(MAX_PHOTOS_OF_ONE_PERSON + 1),
+    "same person as a number": person(same_person=1),
+    "keep all of several people": person(same_person=False),
     "priority": job({"photos": [{"name": "a.jpg", "array": "photo0"}], "priority": 99}),
     "priority as a flag": job({"photos": [{"name": "a.jpg", "array": "photo0"}], "priority": True}),
 }

@@ -23,7 +23,8 @@ from backend.network.interface import FaceCrop, Regressed
 from backend.network.outputs import Layout
 from backend.network.weights_file import WeightsInfo, save_weights
 from backend.reconstruction.pipeline import Pipeline, default_stages
-from backend.server.engine import Engine, Item
+from backend.server.engine import Engine
+from backend.server.item import Item
 from backend.server.jobs import DEFAULT_OPTIONS
 from backend.vision.decode import load_photo
 from backend.vision.photo import DetectedFace, Photo

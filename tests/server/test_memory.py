@@ -13,7 +13,8 @@ from server_process import PATIENCE_S, PHOTO, ROOT
 # Two photos of 60 megapixels do not fit at once where one does.
 LIMITED = """
 import resource, sys
-from backend.server.engine import Engine, Item
+from backend.server.engine import Engine
+from backend.server.item import Item
 from backend.server.jobs import DEFAULT_OPTIONS
 
 class Report:

@@ -121,3 +121,33 @@ def test_a_face_that_was_told_is_not_told_again():
             compute._hear_of_job("face", header, [bytearray()] * 2)
         one.take_back(list(one.running.values()))
     assert len(told) == 2 and one.faces == 2
+
+
+def test_photos_of_one_person_are_a_batch_of_their_own():
+    person = job("person", b"A", 20, same_person=True)
+    queue = queue_of(job("before", b"B", 1), person, job("like it", b"C", 3, same_person=True), job("after", b"D", 1))
+    batches = [names(queue.next_batch()) for _ in range(4)]
+    assert sorted(batches, key=len) == [
+        [],
+        [("before", 0), ("after", 0)],
+        [("like it", index) for index in range(3)],
+        [("person", index) for index in range(20)],
+    ]
+    person.take_back(person.photos)
+    for photo in person.photos:
+        photo.attempts = 1
+    assert len(queue.next_batch()) == 20, "a second try is with all of them too"
+
+
+def test_a_person_whose_head_has_gone_out_is_not_computed_again():
+    """The worker died between the head and its word on the last photos."""
+    told: list[str] = []
+    compute = Compute.__new__(Compute)
+    compute.queue = queue_of(one := job("a", b"1", 3, same_person=True))
+    compute.tell = lambda job, frames: bool(told.append(bytes(frames[1]).decode())) or True
+    compute.batch_photos = compute.queue.next_batch(())
+    compute.worker, compute.device, compute.unable, compute.batch, compute.kill_at = None, "cpu", "", "b", None
+    compute.start_worker = lambda: None
+    compute._hear_of_job("face", {"client": b"1".hex(), "id": "a", "photo": 1, "face": 0}, [bytearray()] * 2)
+    compute._worker_ended(type("Dead", (), {"pid": 1, "end_reason": lambda self: "signal 9"})())
+    assert one.faces == 1 and not compute.queue.jobs and '"done"' in told[-1]
