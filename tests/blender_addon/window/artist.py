@@ -166,8 +166,8 @@ def responsiveness(gui):
             bpy.ops.ed.undo()
         yield 0.5
     measured["longest_pump_ms"] = round(min(pumps), 1)
-    # 16 ms where nothing else runs, 115 with eighteen processes on two cores: beyond this a step does too much.
-    check(measured["longest_pump_ms"] < 500.0, f"the add-on holds the interface for {measured['longest_pump_ms']} ms")
+    # 16 where nothing else runs; ten times that no busy machine makes of it.
+    check(measured["longest_pump_ms"] < 200.0, f"the add-on holds the interface for {measured['longest_pump_ms']} ms")
     measured["gaps_ms"] = min(gaps, key=lambda gap: gap["longest"])
     area.spaces.active.show_region_ui = True
     yield from gui.show_tab("Face")
