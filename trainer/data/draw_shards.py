@@ -1,7 +1,7 @@
 """Invented people drawn into shards: once on a CPU, to be trained on many times.
 
 A shard is a function of the configuration and its number, so work that stopped goes on with the shards that are
-missing, and any number of processes gives the same files.
+missing, and any number of processes draws the same people: their pictures differ in last digits at most.
 """
 
 from __future__ import annotations
