@@ -26,9 +26,11 @@ from backend.face_model.model import FaceModel
 from backend.geometry.camera import Camera, intrinsics
 from backend.geometry.rotation import matrix_from_rotation_vector, rotation_from_head_euler
 from backend.network.calibration import Calibration
-from backend.reconstruction.fit import POSE, FitResult, Fitter, Observation, Problem, State
+from backend.reconstruction.fit import FitResult, Fitter, Problem
+from backend.reconstruction.landmark_cost import POSE, Observation, State
 from backend.reconstruction.observation import observe
 from backend.reconstruction.opinion import Opinion
+from backend.reconstruction.turning import rotation_vector
 from backend.vision.detector import Detector
 from backend.vision.photo import Photo
 from trainer.data.painter import Painter
@@ -152,8 +154,6 @@ def measure(fitter: Fitter, known: Known, observation: Observation, number: int)
 
 
 def _rotation_vector(R: np.ndarray) -> np.ndarray:
-    from backend.reconstruction.opinion import rotation_vector
-
     return rotation_vector(torch.as_tensor(R[None]))[0].numpy()
 
 

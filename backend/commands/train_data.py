@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,47 +51,49 @@ def run_draw(
     return console.EXIT_DONE
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What reading photos and reading videos have in common: where triplets go, at most how many, for which training."""
+
+    out: Path
+    triplets: int | None
+    config: Path | None
+    side: int | None
+    device: str
+    quiet: bool
+
+
 def run_photos(
-    folders: Sequence[Path],
-    out: Path,
-    person: str | None,
-    one_moment: bool,
-    triplets: int | None,
-    config: Path | None,
-    side: int | None,
-    device: str,
-    quiet: bool,
-    interrupt: Interrupt,
+    folders: Sequence[Path], person: str | None, one_moment: bool, reading: Reading, interrupt: Interrupt
 ) -> int:
     from trainer.data import photo_shards
 
     people = photo_shards.people_in(folders, person)
-    reader, chosen = reader_for(config, side, device)
-    interrupt.answer_with(lambda: None)
-    with fraction_bar("fitting", quiet) as show:
-        read = photo_shards.read_photos(people, reader, one_moment, show, interrupt.heard)
-    return finish(read, reader, out, chosen.data.seed, triplets, quiet)
+    return read_with(
+        reading,
+        interrupt,
+        lambda reader, show: photo_shards.read_photos(people, reader, one_moment, show, interrupt.heard),
+    )
 
 
-def run_video(
-    files: Sequence[Path],
-    out: Path,
-    per_second: float,
-    triplets: int | None,
-    config: Path | None,
-    side: int | None,
-    device: str,
-    quiet: bool,
-    interrupt: Interrupt,
-) -> int:
+def run_video(files: Sequence[Path], per_second: float, reading: Reading, interrupt: Interrupt) -> int:
     from trainer.data import photo_shards
 
     photo_shards.check_videos(files)
-    reader, chosen = reader_for(config, side, device)
+    return read_with(
+        reading,
+        interrupt,
+        lambda reader, show: photo_shards.read_videos(files, reader, per_second, show, interrupt.heard),
+    )
+
+
+def read_with(reading: Reading, interrupt: Interrupt, read: Callable[[Any, Any], Any]) -> int:
+    """Fit what ``read(reader, progress)`` goes through, write its triplets and say what became of it."""
+    reader, chosen = reader_for(reading.config, reading.side, reading.device)
     interrupt.answer_with(lambda: None)
-    with fraction_bar("fitting", quiet) as show:
-        read = photo_shards.read_videos(files, reader, per_second, show, interrupt.heard)
-    return finish(read, reader, out, chosen.data.seed, triplets, quiet)
+    with fraction_bar("fitting", reading.quiet) as show:
+        found = read(reader, show)
+    return finish(found, reader, reading.out, chosen.data.seed, reading.triplets, reading.quiet)
 
 
 def reader_for(config: Path | None, side: int | None, device: str) -> Any:

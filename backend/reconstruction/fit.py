@@ -1,19 +1,9 @@
 """Landmarks to identity, expression, pose and camera: a batched Levenberg-Marquardt fit.
 
-Every photo of a batch is solved at once and on its own. Unknowns per photo, in this order::
+Every photo of a batch is solved at once and on its own. The unknowns and the cost are those of
+``landmark_cost.py``; here is the way down: a closed-form start, the pose of a rigid head, then everything.
 
-    omega (3)    rotation increment, radians      tau (2)    head's x, y in the camera, metres
-    log_scale    log of pixels per metre          log_depth  log of the camera distance in metres
-    alpha (I)    identity, standard deviations    delta (E)  expression
-
-The focal length is ``exp(log_scale + log_depth)``: the scale is what a photo fixes, the distance is
-what only perspective tells, and this choice keeps the two apart. The cost is
-
-    sum_l rho(|W_l (projected_l - detected_l)|^2) / 2 + priors   (see priors.py)
-
-with ``rho`` the Cauchy function, so that a landmark that does not fit stops pulling.
-
-Symbols: B batch, L landmarks, C contour landmarks, Q = I + E coefficients, P unknowns.
+Symbols: B batch, L landmarks, Q = I + E coefficients, P unknowns.
 """
 
 from __future__ import annotations
@@ -25,12 +15,10 @@ import numpy as np
 import torch
 
 from backend.geometry.rotation import FRONTAL
-from backend.reconstruction.contour import outward_normals, slide
-from backend.reconstruction.landmark_model import LandmarkModel, upright_frame
-from backend.reconstruction.opinion import Opinion, Opinions
-from backend.reconstruction.priors import DISTANCE_LOG_SIGMA, DISTANCE_M, expression_prior, focal_prior
+from backend.reconstruction.landmark_cost import POSE, LandmarkCost, Observation, State
+from backend.reconstruction.landmark_model import LandmarkModel
+from backend.reconstruction.priors import DISTANCE_LOG_SIGMA, DISTANCE_M, expression_prior
 
-POSE = 7  # omega, tau, log_scale, log_depth
 MAX_ITERATIONS = 15
 # Steps of the mean face alone, before its shape may follow.
 POSE_ITERATIONS = 5
@@ -41,36 +29,8 @@ DAMPING_START, DAMPING_DOWN, DAMPING_UP, DAMPING_MAX = 1e-3, 0.2, 6.0, 1e8
 # the regression, 1 the landmarks' own word: on invented people in skins of real ones the former errs less,
 # on real photos the latter lies closer to the face in the picture.
 REGRESSED_SIGMA = 0.1
-# Residual, in standard deviations, at which a landmark's pull has halved.
-CAUCHY_SCALE = 3.0
 # Rounds of the active set within one step; later iterations finish what these leave.
 ACTIVE_SET_ROUNDS = 6
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What one photo tells the fit.
-
-    Attributes
-    ----------
-    landmarks : (L, 2) float
-        Pixels, centre of the top-left pixel at (0.5, 0.5).
-    width, height : int
-        Of the photo, pixels.
-    focal_px : float or None
-        From EXIF.
-    trust : (L,) float, optional
-        Weight of each landmark, 1 by default, 0 leaves it out.
-    opinion : Opinion, optional
-        What a network says of the face.
-    """
-
-    landmarks: np.ndarray
-    width: int
-    height: int
-    focal_px: float | None = None
-    trust: np.ndarray | None = None
-    opinion: Opinion | None = None
 
 
 @dataclass(frozen=True)
@@ -88,35 +48,6 @@ class FitResult:
     cost: float
     iterations: int
     converged: bool
-
-
-@dataclass
-class State:
-    """Current unknowns of a batch."""
-
-    rotation: torch.Tensor  # (B, 3, 3)
-    pose: torch.Tensor  # (B, 4): tau, log_scale, log_depth
-    coefficients: torch.Tensor  # (B, Q)
-
-    def moved(self, step: torch.Tensor, lower: torch.Tensor, upper: torch.Tensor) -> State:
-        coefficients = self.coefficients + step[:, POSE:]
-        return State(
-            exponential(step[:, :3]) @ self.rotation,
-            self.pose + step[:, 3:POSE],
-            torch.minimum(torch.maximum(coefficients, lower), upper),
-        )
-
-    def where(self, mask: torch.Tensor, other: State) -> State:
-        """This state where ``mask`` (B,), the other elsewhere."""
-
-        def pick(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-            return torch.where(mask.view(-1, *[1] * (a.ndim - 1)), a, b)
-
-        return State(
-            pick(self.rotation, other.rotation),
-            pick(self.pose, other.pose),
-            pick(self.coefficients, other.coefficients),
-        )
 
 
 class Fitter:
@@ -166,24 +97,8 @@ class Fitter:
         return results
 
 
-class Problem:
+class Problem(LandmarkCost):
     """One batch of photos under solution."""
-
-    def __init__(self, fitter: Fitter, observations: Sequence[Observation]) -> None:
-        self.fitter, self.lm, self.precision = fitter, fitter.lm, fitter.precision
-        like = {"device": self.lm.device, "dtype": self.lm.dtype}
-
-        def tensor(rows: list) -> torch.Tensor:
-            return torch.as_tensor(np.array(rows), **like)
-
-        self.detected = tensor([o.landmarks for o in observations])
-        self.middle = tensor([[o.width / 2, o.height / 2] for o in observations])
-        ones = np.ones(self.lm.count)
-        self.trust = tensor([ones if o.trust is None else o.trust for o in observations])
-        self.focal_prior = tensor([focal_prior(o.width, o.height, o.focal_px) for o in observations])
-        self.normals = outward_normals(self.detected[:, self.lm.contour], self.lm.contour_closed)
-        self.rows = torch.arange(len(observations), device=self.lm.device)
-        self.opinions = Opinions(self.lm, [o.opinion for o in observations])
 
     # -- start ---------------------------------------------------------------------------------
 
@@ -216,132 +131,7 @@ class Problem:
         coefficients = torch.zeros(len(pose), self.lm.basis.shape[2], dtype=pose.dtype, device=pose.device)
         return State(rotation, pose, coefficients)
 
-    # -- the model, forward ----------------------------------------------------------------------
-
-    def project(self, state: State, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, N, 3) model points -> camera points (B, N, 3) and pixels (B, N, 2)."""
-        depth = state.pose[:, 3].exp()
-        offset = torch.cat([state.pose[:, :2], depth[:, None]], dim=1)
-        camera = points @ state.rotation.mT + offset[:, None]
-        focal = (state.pose[:, 2] + state.pose[:, 3]).exp()
-        return camera, focal[:, None, None] * camera[..., :2] / camera[..., 2:] + self.middle[:, None]
-
-    def points(self, state: State) -> tuple[torch.Tensor, torch.Tensor]:
-        """Landmarks in model space (B, L, 3), contours slid, and the strip index (B, C) of each contour."""
-        lm, coefficients = self.lm, state.coefficients
-        points = lm.mean + torch.einsum("klq,bq->blk", lm.basis, coefficients)
-        strips = lm.strip_mean + torch.einsum("kcsq,bq->bcsk", lm.strip_basis, coefficients)
-        batch, contours, samples, _ = strips.shape
-        _, image = self.project(state, strips.reshape(batch, -1, 3))
-        chosen = slide(image.reshape(batch, contours, samples, 2), self.normals)
-        slid = torch.gather(strips, 2, chosen[:, :, None, None].expand(-1, -1, 1, 3))[:, :, 0]
-        points = points.index_copy(1, lm.contour, slid)
-        return points, chosen
-
-    def residual(self, state: State) -> Residual:
-        """Whitened landmark residuals of a state, and what the Jacobian needs again."""
-        lm = self.lm
-        points, chosen = self.points(state)
-        camera, image = self.project(state, points)
-        frame = upright_frame(state.rotation)
-        apart = torch.einsum("blc,bck->blk", image - self.detected, frame) / self.unit[:, None, None]
-        white = torch.einsum("lij,blj->bli", lm.whitening, apart)
-        squared = (white**2).sum(dim=2)
-        robust = torch.log1p(squared / CAUCHY_SCALE**2) * CAUCHY_SCALE**2
-        weight = self.trust / (1.0 + squared / CAUCHY_SCALE**2)
-        cost = (self.trust * robust).sum(1) / 2
-        return Residual(points, camera, image, chosen, frame, white, weight, cost)
-
-    def prior_terms(self, state: State) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Cost (B,), gradient (B, P) and Hessian (B, P, P) of everything known before the photo."""
-        f = self.fitter
-        x = torch.cat([torch.zeros_like(state.pose[:, :3]), state.pose, state.coefficients], dim=1)
-        x[:, POSE : POSE + self.lm.identity_count] -= self.expected
-        gradient = x @ self.precision + f.rate
-        cost = (x * (x @ self.precision)).sum(1) / 2 + x @ f.rate
-        hessian = self.precision.expand(len(x), -1, -1).clone()
-        depth_off = state.pose[:, 3] - np.log(DISTANCE_M)
-        focal_off = state.pose[:, 2] + state.pose[:, 3] - self.focal_prior[:, 0]
-        depth_pull = DISTANCE_LOG_SIGMA**-2
-        focal_pull = self.focal_prior[:, 1] ** -2
-        cost = cost + (depth_pull * depth_off**2 + focal_pull * focal_off**2) / 2
-        gradient[:, 5] += focal_pull * focal_off
-        gradient[:, 6] += focal_pull * focal_off + depth_pull * depth_off
-        hessian[:, 5:7, 5:7] += focal_pull[:, None, None]
-        hessian[:, 6, 6] += depth_pull
-        if self.opinions.any:
-            parts = self.opinions.terms(state, POSE)
-            cost, gradient, hessian = (own + said for own, said in zip((cost, gradient, hessian), parts))
-        return cost, gradient, hessian
-
-    # -- derivatives ---------------------------------------------------------------------------
-
-    def jacobian(self, state: State, r: Residual, pose_only: bool = False) -> torch.Tensor:
-        """(B, 2 L, P) derivative of the whitened residuals; (B, 2 L, 7) with ``pose_only``."""
-        lm = self.lm
-        batch, count = r.points.shape[:2]
-        focal = (state.pose[:, 2] + state.pose[:, 3]).exp()[:, None]
-        inverse_z = 1.0 / r.camera[..., 2]
-        ratio = r.camera[..., :2] * inverse_z[..., None]
-        # Pixels per camera metre, turned upright, in units of the scale, whitened: (B, L, 2, 3).
-        to_white = torch.einsum("lij,bcj->blic", lm.whitening, r.frame)
-        to_white = to_white / self.unit[:, None, None, None]
-        flat = (focal * inverse_z)[..., None, None] * to_white
-        by_camera = torch.cat([flat, -(flat * ratio[:, :, None]).sum(-1, keepdim=True)], dim=3)
-        by_model = by_camera @ state.rotation[:, None]
-        width = POSE if pose_only else len(self.fitter.precision)
-        jacobian = torch.zeros(batch, count, 2, width, dtype=lm.dtype, device=lm.device)
-        arm = r.camera - torch.cat([state.pose[:, :2], state.pose[:, 3:].exp()], dim=1)[:, None]
-        jacobian[..., :3] = torch.linalg.cross(arm[:, :, None].expand_as(by_camera), by_camera, dim=3)
-        jacobian[..., :3] += self.by_turning(state, r)
-        jacobian[..., 3:5] = by_camera[..., :2]
-        from_middle = focal[..., None] * ratio
-        by_log_focal = (to_white * from_middle[:, :, None]).sum(-1)
-        jacobian[..., 5] = by_log_focal
-        jacobian[..., 6] = by_log_focal + by_camera[..., 2] * state.pose[:, 3].exp()[:, None, None]
-        if pose_only:
-            return jacobian.reshape(batch, 2 * count, width)
-        coefficients = jacobian[..., POSE:]
-        for axis in range(3):
-            coefficients.addcmul_(by_model[..., axis, None], lm.basis[axis][None, :, None])
-        slid = lm.strip_basis[:, torch.arange(len(lm.contour), device=lm.device), r.chosen]  # (3, B, C, Q)
-        at_contour = torch.einsum("bcik,kbcq->bciq", by_model[:, lm.contour], slid)
-        coefficients[:, lm.contour] = at_contour
-        return jacobian.reshape(batch, 2 * count, -1)
-
-    def by_turning(self, state: State, r: Residual) -> torch.Tensor:
-        """(B, L, 2, 3) what a rotation increment does besides moving the points.
-
-        It turns the upright frame in which residuals are whitened.
-        """
-        # The head's down axis d = -R e_y moves by omega x d; only its angle in the image matters.
-        x, y, z = (-state.rotation[:, :, 1]).unbind(1)
-        squared = (x * x + y * y).clamp_min(1e-9)
-        angle = torch.stack([-x * z / squared, -y * z / squared, torch.ones_like(x)], dim=1)
-        quarter = torch.stack([r.frame[:, :, 1], -r.frame[:, :, 0]], dim=2)
-        turned = torch.einsum("blc,bck->blk", r.image - self.detected, quarter) / self.unit[:, None, None]
-        turned = torch.einsum("lij,blj->bli", self.lm.whitening, turned)
-        return turned[..., None] * angle[:, None, None]
-
     # -- solve -----------------------------------------------------------------------------------
-
-    def normal_equations(
-        self, state: State, r: Residual, pose_only: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Gradient (B, P), Hessian (B, P, P), and which unknowns may move (B, P); P = 7 with ``pose_only``."""
-        _, gradient, hessian = self.prior_terms(state)
-        root = r.weight.sqrt()[..., None].expand(-1, -1, 2).flatten(1)
-        weighted = self.jacobian(state, r, pose_only) * root[..., None]
-        width = weighted.shape[2]
-        gradient = gradient[:, :width] + torch.einsum("bnp,bn->bp", weighted, r.white.flatten(1) * root)
-        hessian = hessian[:, :width, :width] + weighted.mT @ weighted
-        free = torch.ones_like(gradient, dtype=torch.bool)
-        if not pose_only:
-            push = gradient[:, POSE:]
-            stuck = (state.coefficients <= self.fitter.lower) & (push > 0)
-            stuck |= (state.coefficients >= self.fitter.upper) & (push < 0)
-            free[:, POSE:] = ~stuck
-        return gradient, hessian, free
 
     def solve(self) -> list[FitResult]:
         state = self.start()
@@ -469,20 +259,6 @@ class Problem:
         ]
 
 
-@dataclass
-class Residual:
-    """Residuals of a state with the intermediate values that the Jacobian uses again."""
-
-    points: torch.Tensor  # (B, L, 3) model space
-    camera: torch.Tensor  # (B, L, 3) camera space
-    image: torch.Tensor  # (B, L, 2) pixels
-    chosen: torch.Tensor  # (B, C) strip index of each contour landmark
-    frame: torch.Tensor  # (B, 2, 2) upright frame
-    white: torch.Tensor  # (B, L, 2) whitened residual
-    weight: torch.Tensor  # (B, L) trust times Cauchy weight
-    cost: torch.Tensor  # (B,)
-
-
 def solve_positive(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Solve (B, P, P) symmetric positive systems for (B, P) right sides.
 
@@ -490,14 +266,6 @@ def solve_positive(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     called ``torch.set_num_threads``.
     """
     return torch.cholesky_solve(right[..., None], torch.linalg.cholesky(matrix))[..., 0]
-
-
-def exponential(vector: torch.Tensor) -> torch.Tensor:
-    """Rodrigues' formula, (B, 3) radians -> (B, 3, 3)."""
-    zero = torch.zeros_like(vector[:, 0])
-    x, y, z = vector.unbind(1)
-    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=1).view(-1, 3, 3)
-    return torch.matrix_exp(cross)
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:

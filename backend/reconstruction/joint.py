@@ -1,6 +1,6 @@
 """Several photos of one person: one identity, everything else each photo's own.
 
-The unknowns of :mod:`backend.reconstruction.fit` fall in two kinds. Pose, camera and expression belong to
+The unknowns of :mod:`backend.reconstruction.landmark_cost` fall in two kinds. Pose, camera and expression belong to
 a photo; the identity belongs to all. One Levenberg-Marquardt step over all of them together is
 
     [ A_1              C_1 ] [ local_1 ]       [ a_1         ]
@@ -31,16 +31,14 @@ from backend.reconstruction.fit import (
     DAMPING_START,
     DAMPING_UP,
     MAX_ITERATIONS,
-    POSE,
     POSE_ITERATIONS,
     FitResult,
     Fitter,
-    Observation,
     Problem,
-    State,
     solve_positive,
 )
 from backend.reconstruction.fusion import IdentityPrior, doubt, fused
+from backend.reconstruction.landmark_cost import POSE, Observation, State
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import numpy as np
 
 from backend.face_model.model import FaceModel
 from backend.reconstruction.contour import CONTOURS
-from backend.reconstruction.fit import FitResult, Observation
+from backend.reconstruction.fit import FitResult
+from backend.reconstruction.landmark_cost import Observation
 from backend.reconstruction.opinion import Opinion
 from backend.reconstruction.result import FitReport
 from backend.vision.landmark_sets import LEFT_IRIS, RIGHT_IRIS, eye_openness

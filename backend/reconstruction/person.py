@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from backend.errors import MgcFaceError
-from backend.reconstruction.fit import Observation
 from backend.reconstruction.joint import JointFit, fit_together, regressed
+from backend.reconstruction.landmark_cost import Observation
 from backend.reconstruction.observation import observe
 from backend.reconstruction.pipeline import PhotoOutcome, Pipeline, Progress, Source, Steps, elapsed_ms, named
 from backend.reconstruction.result import Reconstruction, Texture

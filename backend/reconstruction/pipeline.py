@@ -23,7 +23,8 @@ from backend.face_model.registry import get_model
 from backend.geometry.camera import Camera, intrinsics
 from backend.network.choice import make_encoder, regress_by_default
 from backend.network.interface import Encoder
-from backend.reconstruction.fit import FitResult, Fitter, Observation
+from backend.reconstruction.fit import FitResult, Fitter
+from backend.reconstruction.landmark_cost import Observation
 from backend.reconstruction.landmark_model import LandmarkModel
 from backend.reconstruction.observation import observe, report, unfitted
 from backend.reconstruction.opinion import Opinion, opinion

@@ -87,6 +87,19 @@ def triangle_levels(view: View, atlas: Atlas) -> np.ndarray:
     return np.stack(levels, axis=1).astype(np.float32)
 
 
+def flat_pyramid(view: View, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The photo as deep as ``triangle_levels`` (T, 2) ask: pixels in a row, starts of levels, their sizes."""
+    photos = pyramid(view.pixels, 1 + max(0, int(np.ceil(np.percentile(levels, 99)))))
+    sizes = np.array([level.shape[:2] for level in photos], np.int64)
+    starts = np.concatenate([[0], np.cumsum(sizes.prod(axis=1))]).astype(np.int64)
+    return np.concatenate([level.reshape(-1, 3) for level in photos]), starts, sizes
+
+
+def photo_scale(view: View) -> np.ndarray:
+    """(2,) photo pixels in a pixel of the analysis window, across and down."""
+    return np.array(view.pixels.shape[1::-1]) / view.image.shape[1::-1]
+
+
 def paint(atlas: Atlas, view: View, layers: Layers, camera_points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mix every texel.
 
@@ -102,32 +115,33 @@ def paint(atlas: Atlas, view: View, layers: Layers, camera_points: np.ndarray) -
     confidence : (S, S) uint8
     """
     levels = triangle_levels(view, atlas)
-    photos = pyramid(view.pixels, 1 + max(0, int(np.ceil(np.percentile(levels, 99)))))
-    sizes = np.array([level.shape[:2] for level in photos], np.int64)
-    starts = np.concatenate([[0], np.cumsum(sizes.prod(axis=1))]).astype(np.int64)
-    flat = np.concatenate([level.reshape(-1, 3) for level in photos])
+    photo = flat_pyramid(view, levels)
     size = atlas.triangle.shape[0]
     color, confidence = np.zeros((size, size, 3), np.uint8), np.zeros((size, size), np.uint8)
-    to_photo = np.array(view.pixels.shape[1::-1]) / view.image.shape[1::-1]
 
     def floats(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         return tuple(np.ascontiguousarray(array, np.float32) for array in arrays)
 
     arrays = (
         (atlas.triangle, atlas.barycentric, atlas.surface.triangles, atlas.surface.mirror, levels),
-        floats(camera_points, view.facing, view.coverage.depth, to_photo),
-        (flat, starts, sizes),
+        floats(camera_points, view.facing, view.coverage.depth, photo_scale(view)),
+        photo,
         floats(layers.weight, layers.base, layers.gain, layers.grain),
         (SQRT_OF_BYTE, BYTE_OF_SQRT),
         color,
         confidence,
     )
     in_bands(size, lambda first, end: _paint(first, end, *arrays))
+    fill_between_charts(atlas, color, layers.base)
+    return color, confidence
+
+
+def fill_between_charts(atlas: Atlas, color: np.ndarray, base: np.ndarray) -> None:
+    """Give texels outside the triangles a colour: those nearby their neighbour's, the rest that of the skin (V, 3)."""
     flat_color = color.reshape(-1, 3)
     flat_color[atlas.gutter] = flat_color[atlas.nearest]
-    tone = np.median(layers.base[atlas.surface.skin], axis=0)
+    tone = np.median(base[atlas.surface.skin], axis=0)
     flat_color[atlas.far] = BYTE_OF_SQRT[np.rint(tone * 8192).astype(int)]
-    return color, confidence
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -206,6 +220,21 @@ def _between(corner, share, values, c):
 
 
 @njit(cache=True, nogil=True, inline="always")
+def _shares(barycentric, row, column, share):
+    """How much each corner of a texel's triangle counts there."""
+    share[1] = np.float32(barycentric[row, column, 0] / BARYCENTRIC_SCALE)
+    share[2] = np.float32(barycentric[row, column, 1] / BARYCENTRIC_SCALE)
+    share[0] = np.float32(1.0) - share[1] - share[2]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _ratio(own, mirrored, share, base, c):
+    """Factor that fits a colour of the mirrored place to this one: of their smooth skins, within bounds."""
+    there = max(_between(mirrored, share, base, c), np.float32(1e-3))
+    return min(max(_between(own, share, base, c) / there, LEAST_RATIO), MOST_RATIO)
+
+
+@njit(cache=True, nogil=True, inline="always")
 def _root_of(value, sqrt_of_byte):
     """Square root of light of an sRGB value between bytes."""
     value = min(max(value, np.float32(0.0)), np.float32(255.0))
@@ -229,9 +258,7 @@ def _paint(first_row, end_row, atlas, view, photo, layers, tables, color, confid
             index = triangle[row, column]
             if index < 0:
                 continue
-            share[1] = np.float32(barycentric[row, column, 0] / BARYCENTRIC_SCALE)
-            share[2] = np.float32(barycentric[row, column, 1] / BARYCENTRIC_SCALE)
-            share[0] = np.float32(1.0) - share[1] - share[2]
+            _shares(barycentric, row, column, share)
             for k in range(3):
                 own[k] = triangles[index, k]
                 mixed[k] = 0.0
@@ -250,10 +277,7 @@ def _paint(first_row, end_row, atlas, view, photo, layers, tables, color, confid
                     continue
                 _sample(flat, starts, sizes, x * to_photo[0], y * to_photo[1], levels[index, side], wx, wy, sample)
                 for c in range(3):
-                    ratio = np.float32(1.0)
-                    if side == 1:
-                        there = max(_between(corner, share, base, c), np.float32(1e-3))
-                        ratio = min(max(_between(own, share, base, c) / there, LEAST_RATIO), MOST_RATIO)
+                    ratio = np.float32(1.0) if side == 0 else _ratio(own, corner, share, base, c)
                     root = _root_of(sample[c], sqrt_of_byte)
                     mixed[c] += left * belief * root * _between(corner, share, gain, c) * ratio
                 left *= np.float32(1.0) - belief

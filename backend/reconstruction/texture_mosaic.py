@@ -14,18 +14,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from backend.geometry.kernel_cache import njit
-from backend.reconstruction.texture_atlas import BARYCENTRIC_SCALE, Atlas
+from backend.reconstruction.texture_atlas import Atlas
 from backend.reconstruction.texture_kernel import (
     BYTE_OF_SQRT,
-    LEAST_RATIO,
-    MOST_RATIO,
     SQRT_OF_BYTE,
     _belief,
     _between,
+    _ratio,
     _root_of,
     _sample,
+    _shares,
     _surface_point,
-    pyramid,
+    fill_between_charts,
+    flat_pyramid,
+    photo_scale,
     triangle_levels,
 )
 from backend.reconstruction.texture_raster import in_bands
@@ -104,10 +106,9 @@ def mosaic(
             end - first,
             lambda a, b: _mix(a, b, first, chart, sums, base, grain, BYTE_OF_SQRT, color[strip]),  # noqa: B023
         )
-    for picture in (color.reshape(-1, 3), sources.reshape(-1)):
-        picture[atlas.gutter] = picture[atlas.nearest]
-    tone = np.median(base[atlas.surface.skin], axis=0)
-    color.reshape(-1, 3)[atlas.far] = BYTE_OF_SQRT[np.rint(tone * 8192).astype(int)]
+    fill_between_charts(atlas, color, base)
+    flat_sources = sources.reshape(-1)
+    flat_sources[atlas.gutter] = flat_sources[atlas.nearest]
     return color, confidence, sources
 
 
@@ -115,14 +116,9 @@ def layer_arrays(atlas: Atlas, layer: Layer) -> tuple:
     """What the loop reads of one photo."""
     view = layer.view
     levels = triangle_levels(view, atlas)
-    photos = pyramid(view.pixels, 1 + max(0, int(np.ceil(np.percentile(levels, 99)))))
-    sizes = np.array([level.shape[:2] for level in photos], np.int64)
-    starts = np.concatenate([[0], np.cumsum(sizes.prod(axis=1))]).astype(np.int64)
-    flat = np.concatenate([level.reshape(-1, 3) for level in photos])
-    to_photo = np.array(view.pixels.shape[1::-1]) / view.image.shape[1::-1]
     points = np.column_stack([view.points, view.depth])
-    floats = (points, view.facing, view.coverage.depth, to_photo, layer.belief, layer.gain, layer.choice)
-    return (levels, flat, starts, sizes, *(np.ascontiguousarray(array, np.float32) for array in floats))
+    floats = (points, view.facing, view.coverage.depth, photo_scale(view), layer.belief, layer.gain, layer.choice)
+    return (levels, *flat_pyramid(view, levels), *(np.ascontiguousarray(array, np.float32) for array in floats))
 
 
 @njit(cache=True, nogil=True)
@@ -137,9 +133,7 @@ def _add(first_row, end_row, chart, photo, base, sqrt_of_byte, number, sums, con
             index = triangle[row, column]
             if index < 0:
                 continue
-            share[1] = np.float32(barycentric[row, column, 0] / BARYCENTRIC_SCALE)
-            share[2] = np.float32(barycentric[row, column, 1] / BARYCENTRIC_SCALE)
-            share[0] = np.float32(1.0) - share[1] - share[2]
+            _shares(barycentric, row, column, share)
             for k in range(3):
                 own[k] = triangles[index, k]
             for side in range(2):
@@ -158,10 +152,7 @@ def _add(first_row, end_row, chart, photo, base, sqrt_of_byte, number, sums, con
                 _sample(flat, starts, sizes, x * to_photo[0], y * to_photo[1], levels[index, side], wx, wy, sample)
                 place = OWN if side == 0 else MIRRORED
                 for c in range(3):
-                    ratio = np.float32(1.0)
-                    if side == 1:
-                        there = max(_between(corner, share, base, c), np.float32(1e-3))
-                        ratio = min(max(_between(own, share, base, c) / there, LEAST_RATIO), MOST_RATIO)
+                    ratio = np.float32(1.0) if side == 0 else _ratio(own, corner, share, base, c)
                     root = _root_of(sample[c], sqrt_of_byte) * _between(corner, share, gain, c) * ratio
                     sums[row, column, place + c] += says * root
                 sums[row, column, place + WEIGHT] += says
@@ -183,9 +174,7 @@ def _mix(first_row, end_row, offset, chart, sums, base, grain, byte_of_sqrt, col
             index = triangle[row, column]
             if index < 0:
                 continue
-            share[1] = np.float32(barycentric[row, column, 0] / BARYCENTRIC_SCALE)
-            share[2] = np.float32(barycentric[row, column, 1] / BARYCENTRIC_SCALE)
-            share[0] = np.float32(1.0) - share[1] - share[2]
+            _shares(barycentric, row, column, share)
             for k in range(3):
                 own[k] = triangles[index, k]
             left = sums[row, column, OWN + LEFT]

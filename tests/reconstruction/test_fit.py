@@ -10,7 +10,8 @@ from backend.face_model.registry import get_model
 from backend.geometry.camera import Camera, intrinsics
 from backend.geometry.rotation import rotation_from_head_euler
 from backend.reconstruction.contour import CONTOURS
-from backend.reconstruction.fit import Fitter, Observation, Problem
+from backend.reconstruction.fit import Fitter, Problem
+from backend.reconstruction.landmark_cost import Observation
 from backend.reconstruction.landmark_model import LandmarkModel
 
 SET = "mediapipe478"

@@ -9,8 +9,9 @@ import torch
 from backend.face_model.registry import get_model
 from backend.geometry.camera import Camera, intrinsics
 from backend.geometry.rotation import rotation_from_head_euler
-from backend.reconstruction.fit import POSE_ITERATIONS, Fitter, Observation
+from backend.reconstruction.fit import POSE_ITERATIONS, Fitter
 from backend.reconstruction.joint import JointProblem, fit_together
+from backend.reconstruction.landmark_cost import Observation
 from backend.reconstruction.landmark_model import LandmarkModel
 
 SET = "mediapipe478"

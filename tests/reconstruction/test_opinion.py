@@ -14,20 +14,13 @@ from backend.face_model.registry import get_model
 from backend.geometry.camera import Camera, intrinsics
 from backend.geometry.rotation import matrix_from_rotation_vector, rotation_from_head_euler
 from backend.network.interface import FaceCrop, Regressed
-from backend.reconstruction import opinion as opinions
 from backend.reconstruction.contour import CONTOURS
-from backend.reconstruction.fit import POSE, Fitter, Observation, Problem
+from backend.reconstruction.fit import Fitter, Problem
+from backend.reconstruction.landmark_cost import POSE, Observation
 from backend.reconstruction.landmark_model import LandmarkModel
-from backend.reconstruction.opinion import (
-    NOISE_CORRELATION,
-    Opinion,
-    inverse_left_jacobian,
-    joined,
-    moderated,
-    opinion,
-    rotation_vector,
-    to_middle,
-)
+from backend.reconstruction.opinion import Opinion, opinion, to_middle
+from backend.reconstruction.opinion_terms import LANDMARK_DOUBT, NOISE_CORRELATION, joined, moderated
+from backend.reconstruction.turning import inverse_left_jacobian, rotation_vector
 from backend.vision.crop import Window
 from backend.vision.photo import Photo
 
@@ -394,4 +387,4 @@ def test_answers_that_make_no_sense_are_refused(model, change):
 
 
 def test_constants_are_sane():
-    assert 0.0 <= NOISE_CORRELATION < 1.0 and opinions.LANDMARK_DOUBT > 1.0
+    assert 0.0 <= NOISE_CORRELATION < 1.0 and LANDMARK_DOUBT > 1.0

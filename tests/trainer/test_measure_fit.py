@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from backend.face_model.registry import get_model
-from backend.reconstruction.fit import Fitter, Observation
+from backend.reconstruction.fit import Fitter
+from backend.reconstruction.landmark_cost import Observation
 from backend.reconstruction.landmark_model import LandmarkModel
 from backend.vision.photo import DetectedFace
 from trainer import measure_fit

@@ -27,8 +27,8 @@ from backend.face_model.model import FaceModel
 from backend.face_model.registry import get_model
 from backend.geometry.camera import Camera, intrinsics
 from backend.geometry.rotation import rotation_from_head_euler
-from backend.reconstruction.fit import Observation
 from backend.reconstruction.joint import fit_to_identity, fit_together
+from backend.reconstruction.landmark_cost import Observation
 from backend.reconstruction.observation import observe
 from backend.reconstruction.person import off_landmarks
 from backend.reconstruction.pipeline import Pipeline
