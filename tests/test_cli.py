@@ -17,6 +17,7 @@ from backend.errors import ModelError
 
 COMMANDS = (
     "reconstruct",
+    "report",
     "models list",
     "models info",
     "models install",

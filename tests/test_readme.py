@@ -28,8 +28,11 @@ NOT_RUN = {
     ".venv/bin/pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu",
 }
 
-# Run with fewer repetitions by a test of their own.
-RUN_ELSEWHERE = {".venv/bin/mgcface bench": "tests/commands/test_bench.py"}
+# Run by a test of their own: with fewer repetitions, or because they need what another command made.
+RUN_ELSEWHERE = {
+    ".venv/bin/mgcface bench": "tests/commands/test_bench.py",
+    ".venv/bin/mgcface report heads": "tests/commands/test_report.py",
+}
 
 
 def commands(page: Path) -> list[str]:

@@ -60,6 +60,7 @@ def mgcface(
 
 
 app.command()(photos.reconstruct)
+app.command()(photos.report)
 app.command()(machine.doctor)
 app.command("warm-up")(machine.warm_up)
 app.command()(machine.bench)

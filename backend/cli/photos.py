@@ -77,3 +77,27 @@ def reconstruct(
         quiet=quiet,
     )
     finish(lambda interrupt: run(request, interrupt), json_output)
+
+
+def report(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="FOLDER...", help="Folders that `mgcface reconstruct` wrote, or folders of such."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The one file to write; else report.html in the folder of each head."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Name or file of the face model; else the one that was used.")
+    ] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """A page to judge heads by: photos, overlays, the head from all sides, texture, figures. One HTML file.
+
+    Exit code 3: some folders could not be used, with one line each on stderr, and the rest were.
+    """
+    from backend.commands.report import Request, run
+
+    request = Request(folders=tuple(folders), out=out, model=model, quiet=quiet)
+    finish(lambda interrupt: run(request, interrupt))

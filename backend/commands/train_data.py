@@ -53,7 +53,7 @@ def run_draw(
 
 @dataclass(frozen=True)
 class Reading:
-    """What reading photos and reading videos have in common: where triplets go, at most how many, for which training."""
+    """What photos and videos have in common: where triplets go, at most how many, for which training."""
 
     out: Path
     triplets: int | None

@@ -35,6 +35,8 @@ FORMATS = ("glb", "obj", "json", "texture", "overlay")
 HEAD_GLB, HEAD_OBJ, NEUTRAL_OBJ = "head.glb", "head.obj", "neutral.obj"
 RECORD_FILE, OVERLAY_FILE, CONFIDENCE_FILE = "reconstruction.json", "overlay.jpg", "confidence.png"
 SOURCES_FILE = "sources.png"
+# Made from the others by `mgcface report`, and outdated with them.
+REPORT_FILE = "report.html"
 MESH_FILES = (HEAD_GLB, HEAD_OBJ, NEUTRAL_OBJ, MATERIAL_FILE)
 PICTURE_FILES = (OVERLAY_FILE, SKIN_TEXTURE_FILE, CONFIDENCE_FILE, EYE_TEXTURE_FILE)
 OUR_FILES = frozenset((RECORD_FILE, *MESH_FILES, *PICTURE_FILES))
@@ -238,7 +240,7 @@ def _refuse_foreign(target: Path) -> None:
     if target.is_symlink() or not target.is_dir():
         raise OutputError(f"{target} is in the way and not a folder: move it or choose another --out.")
     try:
-        names = set(os.listdir(target)) - OUR_FILES - DESKTOP_FILES
+        names = set(os.listdir(target)) - OUR_FILES - DESKTOP_FILES - {REPORT_FILE}
         foreign = sorted(name for name in names if not OF_SEVERAL_PHOTOS.fullmatch(name))
     except OSError as error:
         raise output_error(error, target) from error

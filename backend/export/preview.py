@@ -1,4 +1,4 @@
-"""Small shaded pictures of a head, for people to judge: clay or textured, under one soft studio light.
+"""Small shaded pictures of a head, for people to judge: clay or textured, under one soft studio light or a photo's.
 
 Symbols: V vertices, T triangles, U texture coordinates, H and W image height and width, N covered pixels.
 """
@@ -13,6 +13,7 @@ from backend.face_model.model import MOUTH, SKIN, FaceModel
 from backend.geometry.camera import Camera
 from backend.geometry.mesh import triangle_faces, vertex_normals
 from backend.rendering.rasterize import interpolate, rasterize
+from backend.rendering.shade import shade
 from backend.rendering.tone import linear_to_srgb8, srgb_to_linear
 from backend.rendering.transform import project_to_image
 
@@ -39,10 +40,11 @@ class Previewer:
         self.triangles = torch.from_numpy(model.triangles)
         self.colors = triangle_colors(model)
 
-    def draw(self, camera: Camera, textures: dict[str, np.ndarray]) -> np.ndarray:
+    def draw(self, camera: Camera, textures: dict[str, np.ndarray], light: np.ndarray | None = None) -> np.ndarray:
         """(H, W, 4) uint8, sRGB with straight alpha: the head as ``camera`` sees it, at the camera's size.
 
-        ``textures`` (S, S, 3) uint8 by material slot (``skin``, ``eyes``); what has none is clay.
+        ``textures`` (S, S, 3) uint8 by material slot (``skin``, ``eyes``); what has none is clay. ``light`` (9, 3)
+        is a photo's, as in :class:`~backend.reconstruction.result.Texture`; the studio's when left out.
         """
         large = camera.resized(camera.width * SUPERSAMPLING, camera.height * SUPERSAMPLING)
         K, R, t = (torch.from_numpy(np.ascontiguousarray(part, np.float32)) for part in (large.K, large.R, large.t))
@@ -51,9 +53,12 @@ class Previewer:
         # Everything from here on is done for covered samples only, a third of the picture.
         covered = np.flatnonzero(seen.triangle[0].numpy() >= 0)
         triangle = seen.triangle[0].numpy().ravel()[covered]
-        normals = _rows(interpolate(self.normals, seen, self.triangles), covered) @ large.R.T.astype(np.float32)
+        normals = _rows(interpolate(self.normals, seen, self.triangles), covered)
         color = self.colors[triangle]
-        light = studio_light(normals)
+        if light is None:
+            arriving = studio_light(normals @ large.R.T.astype(np.float32))[:, None]
+        else:
+            arriving = photo_light(normals, light)
         if textures:
             table, corners = torch.from_numpy(self.model.uv)[None], torch.from_numpy(self.model.triangles_uv)
             uv = _rows(interpolate(table, seen, corners), covered)
@@ -61,10 +66,10 @@ class Previewer:
             for name in textures.keys() & set(self.model.materials):
                 inside = slot == self.model.materials.index(name)
                 color[inside] = sample(textures[name], uv[inside])
-                if name == SKIN:
-                    light[inside] = TEXTURED_AMBIENT + TEXTURED_LIGHT * light[inside]
+                if name == SKIN and light is None:
+                    arriving[inside] = TEXTURED_AMBIENT + TEXTURED_LIGHT * arriving[inside]
         canvas = np.zeros((large.height * large.width, 4), np.float32)
-        canvas[covered] = np.concatenate([color * light[:, None], np.ones((len(covered), 1), np.float32)], axis=1)
+        canvas[covered] = np.concatenate([color * arriving, np.ones((len(covered), 1), np.float32)], axis=1)
         return _averaged(canvas.reshape(large.height, large.width, 4))
 
 
@@ -93,6 +98,13 @@ def studio_light(normals: np.ndarray) -> np.ndarray:
         # Wrapped diffuse: the terminator is soft, as on skin under a large light.
         result += strength * np.clip((normals @ towards + 0.25) / 1.25, 0.0, 1.0).astype(np.float32)
     return result
+
+
+def photo_light(normals: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """(N, 3) float32: what arrives of a light (9, 3) at surfaces with normals (N, 3) in model space, linear."""
+    length = np.sqrt(np.einsum("ij,ij->i", normals, normals))
+    unit = torch.from_numpy(normals / np.maximum(length, 1e-12)[:, None])
+    return shade(unit, torch.from_numpy(np.ascontiguousarray(light.T, np.float32))).clamp(min=0.0).numpy()
 
 
 def sample(texture: np.ndarray, uv: np.ndarray) -> np.ndarray:

@@ -137,8 +137,9 @@ def bake_views(
         atlas, layers, base, grain, lambda part: report(0, 0.6 + 0.4 * part) if report else None
     )
     lights: list[np.ndarray | None] = [None] * len(heads)
-    for one in found:
-        lights[one.place] = one.light
+    for one, gain in zip(found, gains):
+        # Of the texture that all share: what brought the photo to the common exposure belongs to its light.
+        lights[one.place] = None if one.light is None else (one.light / gain**2).astype(np.float32)
     return PersonTexture(Texture(color, confidence), sources, lights)
 
 

@@ -23,8 +23,10 @@ from backend.export.overlay import (
     window_camera,
 )
 from backend.export.preview import SUPERSAMPLING, Previewer, _averaged, sample
+from backend.face_model.model import SKIN
 from backend.geometry.camera import Camera
 from backend.rendering.tone import linear_to_srgb8
+from backend.rendering.viewer import render_mesh
 from backend.vision.photo import Photo
 
 
@@ -163,3 +165,27 @@ def test_the_glb_shows_a_head_in_its_own_camera(reconstruction):
     expected = Previewer(model, reconstruction.neutral_vertices).draw(camera, {})
     assert expected[..., 3].mean() > 0.02 * 255
     assert np.abs(drawn[..., 3].astype(int) - expected[..., 3]).mean() < 0.25
+
+
+def test_a_photos_light_is_what_the_other_renderer_makes_of_it(model, reconstruction):
+    """The fast preview and ``render_mesh``: the same skin under the same spherical harmonics."""
+    light = np.zeros((9, 3), np.float32)
+    light[0], light[1], light[2], light[3] = (0.7, 0.8, 0.9), -0.1, (0.3, 0.2, 0.1), 0.2
+    camera = reconstruction.camera.resized(320, 240)
+    color = np.broadcast_to(np.uint8([200, 150, 120]), (8, 8, 3))
+    drawn = Previewer(model, reconstruction.vertices).draw(camera, {SKIN: color}, light)
+    slow = render_mesh(
+        reconstruction.vertices,
+        model.triangles,
+        camera,
+        texture=color,
+        uv=model.uv,
+        triangles_uv=model.triangles_uv,
+        light=light.T,
+    )
+    # The slow one paints eyes and mouth like skin; most of the head is skin.
+    inside = (drawn[..., 3] == 255) & (slow[..., 3] == 255)
+    apart = np.abs(drawn[inside][:, :3].astype(int) - slow[inside][:, :3]).max(axis=1)
+    assert inside.sum() > 5000
+    assert np.quantile(apart, 0.8) <= 1.0
+    assert len(np.unique(drawn[inside][:, 0])) > 20, "the light has a direction"

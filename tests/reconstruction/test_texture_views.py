@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+import torch
 from texture_scene import Scene, camera, head, photograph, psnr, region_texels, true_texture
 
 from backend.reconstruction.result import FitReport, Reconstruction
@@ -14,6 +15,7 @@ from backend.reconstruction.texture_kernel import paint
 from backend.reconstruction.texture_mosaic import Layer, mosaic
 from backend.reconstruction.texture_view import look
 from backend.reconstruction.texture_views import MOST_LAYERS, bake_views, chosen, exposures, see
+from backend.rendering.shade import shade
 from backend.rendering.tone import linear_to_srgb8, srgb_to_linear
 from backend.vision.photo import Photo
 
@@ -106,6 +108,13 @@ def test_exposures_are_found(three):
     gains = exposures(found, surface)
     ratio = (gains[0] / gains[2]) ** 2
     np.testing.assert_allclose(ratio, [1.15 / 0.8, 1.1 / 0.8, 1.0 / 0.9], rtol=0.12)
+
+
+def test_a_photos_light_holds_its_exposure(baked):
+    """The common texture times a photo's light gives the photo back, so a dark photo has a dark light."""
+    forward = torch.tensor([[0.0, 0.0, 1.0]])
+    first, last = (shade(forward, torch.from_numpy(baked.lights[place].T.copy()))[0].numpy() for place in (0, 2))
+    np.testing.assert_allclose(first / last, [0.8 / 1.15, 0.8 / 1.1, 0.9 / 1.0], rtol=0.12)
 
 
 def test_what_hides_the_face_in_one_photo_is_taken_from_the_others():
