@@ -153,14 +153,16 @@ class Problem(LandmarkCost):
         # Whom the regression believes stays as it is: it has seen what a detector does to covered faces.
         self.trust = self.opinions.trusted(self.detected, self.trust)
         starts = [self.descend(begun, POSE_ITERATIONS, pose_only=True)[0] for begun in (state, other)]
-        costs = [self.residual(begun).cost + self.prior_terms(begun)[0] for begun in starts]
+        costs = [self.residual(begun).cost + self.prior_cost(begun) for begun in starts]
         return starts[1].where(costs[1] < costs[0], starts[0])
 
     def descend(self, state: State, limit: int, pose_only: bool = False) -> tuple[State, torch.Tensor, torch.Tensor]:
         """Levenberg-Marquardt until every photo of the batch has converged or ``limit`` steps are done."""
         f = self.fitter
-        r = self.residual(state)
-        cost = r.cost + self.prior_terms(state)[0]
+        # The pose alone leaves the shape as it is.
+        shape = self.shape(state.coefficients) if pose_only else None
+        r = self.residual(state, shape)
+        cost = r.cost + self.prior_cost(state)
         damping = torch.full_like(cost, DAMPING_START)
         iterations = torch.zeros_like(cost, dtype=torch.long)
         done = torch.zeros_like(cost, dtype=torch.bool)
@@ -168,8 +170,8 @@ class Problem(LandmarkCost):
         for _ in range(limit):
             step = self.step(state, *equations, damping, pose_only)
             trial = state.moved(step, f.lower, f.upper)
-            trial_r = self.residual(trial)
-            trial_cost = trial_r.cost + self.prior_terms(trial)[0]
+            trial_r = self.residual(trial, shape)
+            trial_cost = trial_r.cost + self.prior_cost(trial)
             better = (trial_cost < cost) & ~done
             iterations += (~done).long()
             small = (cost - trial_cost).abs() < CONVERGENCE * cost
@@ -183,7 +185,7 @@ class Problem(LandmarkCost):
             cost = torch.where(better, trial_cost, cost)
             if bool(done.all()):
                 break
-            r = trial_r if bool(better.all()) else self.residual(state)
+            r = trial_r if bool(better.all()) else self.residual(state, shape)
             equations = self.normal_equations(state, r, pose_only)
         return state, iterations, done
 
@@ -230,7 +232,7 @@ class Problem(LandmarkCost):
     def results(self, state: State, iterations: torch.Tensor, converged: torch.Tensor) -> list[FitResult]:
         lm = self.lm
         r = self.residual(state)
-        cost = r.cost + self.prior_terms(state)[0]
+        cost = r.cost + self.prior_cost(state)
         _, hessian, free = self.normal_equations(state, r)
         keep = free.to(hessian.dtype)
         held = hessian * keep[:, :, None] * keep[:, None] + torch.diag_embed(1.0 - keep)

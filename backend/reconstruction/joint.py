@@ -134,7 +134,7 @@ class JointProblem(Problem):
 
     def total_cost(self, state: State) -> torch.Tensor:
         """Of all photos and the identity, a scalar."""
-        own = self.residual(state).cost + self.prior_terms(state)[0]
+        own = self.residual(state).cost + self.prior_cost(state)
         apart = state.coefficients[0, : self.lm.identity_count] - self.prior.mean
         return own.sum() + apart @ self.prior.precision @ apart / 2
 

@@ -110,6 +110,10 @@ class Residual:
     cost: torch.Tensor  # (B,)
 
 
+# Landmarks and contour strips, see :meth:`LandmarkCost.shape`.
+Shape = tuple[torch.Tensor, torch.Tensor]
+
+
 class LandmarkCost:
     """The cost of one batch of photos, with its derivatives.
 
@@ -145,11 +149,17 @@ class LandmarkCost:
         focal = (state.pose[:, 2] + state.pose[:, 3]).exp()
         return camera, focal[:, None, None] * camera[..., :2] / camera[..., 2:] + self.middle[:, None]
 
-    def points(self, state: State) -> tuple[torch.Tensor, torch.Tensor]:
-        """Landmarks in model space (B, L, 3), contours slid, and the strip index (B, C) of each contour."""
-        lm, coefficients = self.lm, state.coefficients
+    def shape(self, coefficients: torch.Tensor) -> Shape:
+        """Landmarks (B, L, 3) and contour strips (B, C, S, 3) in model space."""
+        lm = self.lm
         points = lm.mean + torch.einsum("klq,bq->blk", lm.basis, coefficients)
         strips = lm.strip_mean + torch.einsum("kcsq,bq->bcsk", lm.strip_basis, coefficients)
+        return points, strips
+
+    def points(self, state: State, shape: Shape | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Landmarks in model space (B, L, 3), contours slid, and the strip index (B, C) of each contour."""
+        lm = self.lm
+        points, strips = self.shape(state.coefficients) if shape is None else shape
         batch, contours, samples, _ = strips.shape
         _, image = self.project(state, strips.reshape(batch, -1, 3))
         chosen = slide(image.reshape(batch, contours, samples, 2), self.normals)
@@ -157,10 +167,13 @@ class LandmarkCost:
         points = points.index_copy(1, lm.contour, slid)
         return points, chosen
 
-    def residual(self, state: State) -> Residual:
-        """Whitened landmark residuals of a state, and what the Jacobian needs again."""
+    def residual(self, state: State, shape: Shape | None = None) -> Residual:
+        """Whitened landmark residuals of a state, and what the Jacobian needs again.
+
+        ``shape`` is that of the state's coefficients, where it is known already.
+        """
         lm = self.lm
-        points, chosen = self.points(state)
+        points, chosen = self.points(state, shape)
         camera, image = self.project(state, points)
         frame = upright_frame(state.rotation)
         apart = torch.einsum("blc,bck->blk", image - self.detected, frame) / self.unit[:, None, None]
@@ -171,16 +184,29 @@ class LandmarkCost:
         cost = (self.trust * robust).sum(1) / 2
         return Residual(points, camera, image, chosen, frame, white, weight, cost)
 
-    def prior_terms(self, state: State) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Cost (B,), gradient (B, P) and Hessian (B, P, P) of everything known before the photo."""
-        f = self.fitter
+    def prior_cost(self, state: State) -> torch.Tensor:
+        """Cost (B,) of everything known before the photo."""
+        if self.opinions.any:
+            return self.prior_terms(state)[0]
+        x, depth_off, focal_off = self._before(state)
+        cost = (x * (x @ self.precision)).sum(1) / 2 + x @ self.fitter.rate
+        return cost + (DISTANCE_LOG_SIGMA**-2 * depth_off**2 + self.focal_prior[:, 1] ** -2 * focal_off**2) / 2
+
+    def _before(self, state: State) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The unknowns less what is expected of them (B, P), and how far off log distance and log focal length are."""
         x = torch.cat([torch.zeros_like(state.pose[:, :3]), state.pose, state.coefficients], dim=1)
         x[:, POSE : POSE + self.lm.identity_count] -= self.expected
-        gradient = x @ self.precision + f.rate
-        cost = (x * (x @ self.precision)).sum(1) / 2 + x @ f.rate
-        hessian = self.precision.expand(len(x), -1, -1).clone()
-        depth_off = state.pose[:, 3] - np.log(DISTANCE_M)
         focal_off = state.pose[:, 2] + state.pose[:, 3] - self.focal_prior[:, 0]
+        return x, state.pose[:, 3] - np.log(DISTANCE_M), focal_off
+
+    def prior_terms(self, state: State) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """:meth:`prior_cost` (B,), its gradient (B, P) and Hessian (B, P, P)."""
+        f = self.fitter
+        x, depth_off, focal_off = self._before(state)
+        pulled = x @ self.precision
+        gradient = pulled + f.rate
+        cost = (x * pulled).sum(1) / 2 + x @ f.rate
+        hessian = self.precision.expand(len(x), -1, -1).clone()
         depth_pull = DISTANCE_LOG_SIGMA**-2
         focal_pull = self.focal_prior[:, 1] ** -2
         cost = cost + (depth_pull * depth_off**2 + focal_pull * focal_off**2) / 2
@@ -250,7 +276,7 @@ class LandmarkCost:
         """Gradient (B, P), Hessian (B, P, P), and which unknowns may move (B, P); P = 7 with ``pose_only``."""
         _, gradient, hessian = self.prior_terms(state)
         root = r.weight.sqrt()[..., None].expand(-1, -1, 2).flatten(1)
-        weighted = self.jacobian(state, r, pose_only) * root[..., None]
+        weighted = self.jacobian(state, r, pose_only).mul_(root[..., None])
         width = weighted.shape[2]
         gradient = gradient[:, :width] + torch.einsum("bnp,bn->bp", weighted, r.white.flatten(1) * root)
         hessian = hessian[:, :width, :width] + weighted.mT @ weighted

@@ -185,3 +185,14 @@ def test_sixty_eight_landmarks_suffice(model):
     landmarks = camera.project(model.landmark_points(model.vertices(identity).astype(np.float64), "ibug68"))
     result = fitter.fit([Observation(landmarks, SIZE, SIZE, camera.focal_px)])[0]
     assert angle_degrees(result.R, camera.R) < 3.0
+
+
+def test_a_known_shape_is_not_made_again(model, calibrated):
+    """What a solve of the pose keeps from step to step changes nothing, and the cheap prior is the whole one's."""
+    landmarks = [person(model, seed, yaw)[3] for seed, yaw in ((6, -20.0), (7, 35.0))]
+    problem = Problem(calibrated, [Observation(points, SIZE, SIZE) for points in landmarks])
+    state = problem.start()
+    state.coefficients += 0.1
+    kept, anew = problem.residual(state, problem.shape(state.coefficients)), problem.residual(state)
+    assert torch.equal(kept.white, anew.white) and torch.equal(kept.chosen, anew.chosen)
+    torch.testing.assert_close(problem.prior_cost(state), problem.prior_terms(state)[0], atol=0, rtol=1e-12)

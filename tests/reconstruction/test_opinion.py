@@ -20,7 +20,7 @@ from backend.reconstruction.landmark_cost import POSE, Observation
 from backend.reconstruction.landmark_model import LandmarkModel
 from backend.reconstruction.opinion import Opinion, opinion, to_middle
 from backend.reconstruction.opinion_terms import LANDMARK_DOUBT, NOISE_CORRELATION, joined, moderated
-from backend.reconstruction.turning import inverse_left_jacobian, rotation_vector
+from backend.reconstruction.turning import exponential, inverse_left_jacobian, rotation_vector
 from backend.vision.crop import Window
 from backend.vision.photo import Photo
 
@@ -180,6 +180,16 @@ def test_of_two_that_differ_much_the_better_counts():
 
 
 # --- in the cost ------------------------------------------------------------------------------------------
+
+
+def test_exponential_is_that_of_matrices():
+    vectors = torch.randn(20, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    lengths = torch.tensor([0.0, 1e-12, 1e-8, 1e-4, 0.1, 1.0, 3.1, 3.14159265, 4.0, 7.0]).repeat(2).double()
+    vectors = torch.nn.functional.normalize(vectors, dim=1) * lengths[:, None]
+    x, y, z = vectors.unbind(1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=1).view(-1, 3, 3)
+    torch.testing.assert_close(exponential(vectors), torch.matrix_exp(cross), atol=1e-13, rtol=0)
 
 
 def test_rotation_vectors():
