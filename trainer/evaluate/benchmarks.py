@@ -17,6 +17,7 @@ from trainer.evaluate import (
     expression_probe,
     held_out,
     held_out_identity,
+    likeness,
     micc,
     part_overlap,
     realy,
@@ -69,6 +70,7 @@ BENCHMARKS = {
         drawing=several_views.drawing,
     ),
     "strangers": Benchmark(stranger_draws.load, stranger_draws.measure, stranger_draws.figures, stranger_draws.page),
+    "likeness": Benchmark(likeness.load, likeness.measure, likeness.figures, likeness.page),
     "multiview": Benchmark(consistency.load, consistency.measure, consistency.figures, consistency.page),
     "held-out": Benchmark(held_out.load, held_out.measure, held_out.figures, held_out.page, compares=True),
     "held-out-identity": Benchmark(
