@@ -18,6 +18,7 @@ from trainer.evaluate import (
     five_lights,
     held_out,
     held_out_identity,
+    likeness,
     micc,
     part_overlap,
     realy,
@@ -71,6 +72,7 @@ BENCHMARKS = {
     ),
     "five_lights": Benchmark(five_lights.load, five_lights.measure, five_lights.figures, five_lights.page),
     "strangers": Benchmark(stranger_draws.load, stranger_draws.measure, stranger_draws.figures, stranger_draws.page),
+    "likeness": Benchmark(likeness.load, likeness.measure, likeness.figures, likeness.page),
     "multiview": Benchmark(consistency.load, consistency.measure, consistency.figures, consistency.page),
     "held-out": Benchmark(held_out.load, held_out.measure, held_out.figures, held_out.page, compares=True),
     "held-out-identity": Benchmark(

@@ -69,14 +69,14 @@ def photo_paths(set_name: str, data: Path) -> list[Path]:
         When the set is unknown or its folder is missing or empty.
     """
     if set_name == IDENTITY_SET:
-        return [path for folder in IDENTITY_FOLDERS for path in _photos(data / folder)]
+        return [path for folder in IDENTITY_FOLDERS for path in jpegs(data / folder)]
     if set_name not in PHOTO_SETS:
         raise SetError(f"There is no photo set called '{set_name}'; choose from {', '.join(PHOTO_SETS)}.")
     folder, count = PHOTO_SETS[set_name]
-    return _photos(data / folder)[:count]
+    return jpegs(data / folder)[:count]
 
 
-def _photos(folder: Path) -> list[Path]:
+def jpegs(folder: Path) -> list[Path]:
     paths = sorted(folder.glob("*.jpg")) if folder.is_dir() else []
     if not paths:
         raise SetError(f"There are no photos in {folder}; say with --data where the measuring material lies.")
