@@ -119,15 +119,15 @@ def draw() -> None:
     gpu: Any = import_module("gpu")
     depsgraph = context.evaluated_depsgraph_get()
     shader = _made_shader(gpu)
+    drawn = [(obj, _batch(obj, depsgraph, shader), _texture(obj, gpu)) for obj in heads]
     before = gpu.state.depth_test_get(), gpu.state.depth_mask_get(), gpu.state.blend_get()
     gpu.state.depth_test_set("LESS_EQUAL")
     gpu.state.blend_set("ALPHA")
-    for obj in heads:
-        batch = _batch(obj, depsgraph, shader)
-        if batch is None:
+    for obj, batch, texture in drawn:
+        if batch is None or texture is None:
             continue
         shader.bind()
-        shader.uniform_sampler("image", gpu.texture.from_image(sure(map_of(obj))))
+        shader.uniform_sampler("image", texture)
         shader.uniform_float("opacity", OPACITY)
         with gpu.matrix.push_pop():
             gpu.matrix.multiply_matrix(obj.evaluated_get(depsgraph).matrix_world)
@@ -160,6 +160,14 @@ def _made_shader(gpu: Any) -> Any:
         info.fragment_source(FRAGMENT_SOURCE)
         _shader = gpu.shader.create_from_info(info)
     return _shader
+
+
+def _texture(obj: bpy.types.Object, gpu: Any) -> Any:
+    try:
+        return gpu.texture.from_image(sure(map_of(obj)))
+    except RuntimeError:
+        # The artist has taken what was in the image away.
+        return None
 
 
 def _batch(obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph, shader: Any) -> Any:

@@ -265,7 +265,8 @@ class MGCFACE_PT_head(_InTab, bpy.types.Panel):
         column = layout.column(align=True)
         row = column.row(align=True)
         row.enabled = bool(photos)
-        row.prop(options, "show_confidence", icon="OVERLAY", toggle=True)
+        text = "Show Confidence" if photos else "Show Confidence (no texture)"
+        row.prop(options, "show_confidence", text=text, icon="OVERLAY", toggle=True)
         if not options.show_confidence or not photos:
             return
         box = column.box().column(align=True)

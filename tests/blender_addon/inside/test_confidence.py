@@ -134,8 +134,3 @@ def test_pixels_that_were_decoded_after_are_forgotten_by_undo(build, head, addon
     image["mgcface_pixels"] = mark
     images.undone()
     assert not image.has_data, "decoded again when it is looked at"
-
-
-def test_a_swatch_is_an_icon(addon):
-    panels = addon("panels")
-    assert panels.swatch_icon((230, 159, 0)) == panels.swatch_icon((230, 159, 0)) != panels.swatch_icon((0, 0, 0))
