@@ -7,8 +7,10 @@ hold of a data-block between two calls, because undo, another file or a deletion
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
+from collections.abc import Sequence
 from queue import Empty
 
 import bpy
@@ -46,21 +48,28 @@ class Job:
     build : BuildOptions
     refit : str
         Name of the head that is to be updated instead of making new ones.
+    face : int
+        Which face of its photo that head is.
+    added : sequence of str
+        Those of the photos that are new to that head.
     """
 
     def __init__(
-        self, photos: list[str], listed: list[int], options: dict, build: BuildOptions, refit: str = "", face: int = 0
+        self,
+        photos: list[str],
+        listed: list[int],
+        options: dict,
+        build: BuildOptions,
+        refit: str = "",
+        face: int = 0,
+        added: Sequence[str] = (),
     ) -> None:
-        self.photos, self.listed, self.options, self.build, self.refit, self.face = (
-            photos,
-            listed,
-            options,
-            build,
-            refit,
-            face,
-        )
+        self.photos, self.listed, self.options, self.build = photos, listed, options, build
+        self.refit, self.face, self.added = refit, face, tuple(added)
         self.made: list[str] = []
         self.problems: list[str] = []
+        # Why the head that was to be updated was not.
+        self.refused = ""
         self.left_out = 0
         self.together = bool(options.get("same_person"))
         self.ended: Ended | None = None
@@ -146,7 +155,7 @@ class Job:
             for photo in used_photos(event):
                 self._show_photo(self._place(photo), DONE, 1.0, "")
         elif isinstance(event, PhotoFailed):
-            self.problems.append(event.sentence)
+            self.problems.append(self._named(event))
             self.left_out += 1
             self._show_photo(self._place(event.photo), FAILED, 0.0, event.sentence)
         elif self.cancelled and event.kind == events.DONE:
@@ -160,7 +169,7 @@ class Job:
             photo, head = self._heads[0]
             self._work_epoch = _epoch
             if self.refit:
-                self._work = Refitter(head, self.refit, self.build, self.options)
+                self._work = Refitter(head, self.refit, self.build, self.options, self.added)
             else:
                 # Faces of one photo keep their place in front of its camera; upright heads stand side by side.
                 place = photo if self.build.placement == "CAMERA" and not self.together else len(self.made)
@@ -179,7 +188,7 @@ class Job:
             self._work = None
             self._heads.popleft()
             gone = "The head was deleted while it was being made: click Reconstruct Face again."
-            self.problems.append(str(error) if isinstance(error, RefitError) else gone)
+            self.refused = str(error) if isinstance(error, RefitError) else gone
 
     def _conclude(self) -> None:
         assert self.ended is not None
@@ -197,6 +206,8 @@ class Job:
             self._conclude_done(state, self.ended.notes)
 
     def _conclude_done(self, state: properties.MGCFACE_PG_state, notes: tuple[str, ...]) -> None:
+        # What stands in the way of an update stands beside what is wrong with the photos, which is why.
+        self.problems += [self.refused] if self.refused else []
         if self.refit and not self.made and not self.problems:
             self.problems.append(f"Face {self.face + 1} was not found in the photo again: reconstruct another.")
         elif not self.made and not self.problems:
@@ -206,7 +217,16 @@ class Job:
         if self.made and self.together:
             done += f" from {len(self.photos) - self.left_out} of {len(self.photos)} photos"
         state.failed = not self.made
-        state.result = " ".join([done + ".", *self.problems, *notes]) if self.made else self.problems[0]
+        if self.made:
+            state.result = " ".join([done + ".", *self.problems, *notes])
+        else:
+            state.result = " ".join(self.problems) if self.refused else self.problems[0]
+
+    def _named(self, event: PhotoFailed) -> str:
+        """The sentence on a photo, which says of which where there are several."""
+        name = os.path.basename(self.photos[event.photo])
+        single = len(self.photos) == 1
+        return event.sentence if single or name in event.sentence else f"{name}: {event.sentence}"
 
     def _state_of(self, photo: int) -> str:
         index = self._place(photo)

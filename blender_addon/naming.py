@@ -8,7 +8,7 @@ ROLE = "mgcface_role"
 SUBJECT, HEAD, CAMERA, SUN, ROOT = "subject", "head", "camera", "sun", "root"
 # The cameras of a person's photos other than the main one, and the expressions of all of them.
 SHOT, EXPRESSION = "photo camera", "photo expression"
-PHOTO_IMAGE, SKIN_IMAGE, EYES_IMAGE = "photo", "skin image", "eyes image"
+PHOTO_IMAGE, SKIN_IMAGE, EYES_IMAGE, MAP_IMAGE = "photo", "skin image", "eyes image", "confidence image"
 # Put on what a reconstruction has made until its collection stands in the scene.
 UNFINISHED = "mgcface_unfinished"
 
@@ -21,9 +21,18 @@ PHOTOS = "mgcface_photos"
 USED = "mgcface_photos_used"
 FACE = "mgcface_face"
 SETTINGS = "mgcface_settings"
+# On an image that is packed: which of its contents this is.
+PIXELS = "mgcface_pixels"
+# On the head and the actions that are its expressions, to tell them from those of another head of the same photo.
+HEAD_ID = "mgcface_head_id"
+# The image that says which photo each texel came from; and on that image, the photos in it: a list as JSON.
+MAP = "mgcface_confidence_map"
+LEGEND = "mgcface_legend"
 # On the camera: width and height of the photo in pixels.
 PHOTO_SIZE = "mgcface_photo_size"
 
 BASIS = "Basis"
 CONFIDENCE = "confidence"
+# On faces: whether they are skin.
+SKIN = "skin"
 UV_MAP = "UVMap"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import bpy
 import bpy.utils.previews
@@ -15,6 +15,8 @@ from .operators.photos import TAB
 from .operators.reconstruct import active_head
 from .presets import MGCFACE_MT_presets
 from .properties import CANCELLED, DONE, FAILED, RUNNING
+from .scene.confidence import COMPLETED, photo_color
+from .scene.confidence_map import legend
 from .typed import Panel, sure
 
 if TYPE_CHECKING:
@@ -27,20 +29,38 @@ ICONS: dict[str, Icon] = {DONE: "CHECKMARK", FAILED: "ERROR", RUNNING: "SORTTIME
 LINE = 38
 # Photos whose previews are kept; each takes 64 kB.
 MOST_PREVIEWS = 500
+# Pixels along each side of a colour's icon.
+SWATCH = 16
 
 _previews: bpy.utils.previews.ImagePreviewCollection | None = None
 
 
 def preview_icon(path: str) -> int:
     """Icon of a photo's thumbnail; Blender makes it in a thread of its own when it is first drawn."""
+    previews = _collection()
+    if path not in previews:
+        previews.load(path, path, "IMAGE")
+    return previews[path].icon_id
+
+
+def _collection() -> bpy.utils.previews.ImagePreviewCollection:
     global _previews
     if _previews is None:
         _previews = bpy.utils.previews.new()
     if len(_previews) > MOST_PREVIEWS:
         _previews.clear()
-    if path not in _previews:
-        _previews.load(path, path, "IMAGE")
-    return _previews[path].icon_id
+    return _previews
+
+
+def swatch_icon(color: tuple[int, int, int]) -> int:
+    """Icon of one colour, sRGB."""
+    previews = _collection()
+    name = "swatch {} {} {}".format(*color)
+    if name not in previews:
+        preview: Any = previews.new(name)
+        preview.icon_size = (SWATCH, SWATCH)
+        preview.icon_pixels_float = [*(channel / 255.0 for channel in color), 1.0] * SWATCH**2
+    return previews[name].icon_id
 
 
 def lines_of(text: str, width: int = LINE) -> list[str]:
@@ -235,7 +255,28 @@ class MGCFACE_PT_head(_InTab, bpy.types.Panel):
         column.label(text=f"from {os.path.basename(head[naming.PHOTO])}{more}", icon="FILE_IMAGE")
         column = layout.column(align=True)
         column.operator("mgcface.look_through", icon="CAMERA_DATA")
+        column.operator("mgcface.add_to_head", icon="FILE_NEW")
         column.operator("mgcface.refit", icon="FILE_REFRESH")
+        self._draw_confidence(layout, context, head)
+
+    def _draw_confidence(self, layout: UILayout, context: Context, head: bpy.types.Object) -> None:
+        """The switch, and below it which colour is which photo, and how much came from it."""
+        options, photos = properties.options(context), legend(head)
+        column = layout.column(align=True)
+        row = column.row(align=True)
+        row.enabled = bool(photos)
+        text = "Show Confidence" if photos else "Show Confidence (no texture)"
+        row.prop(options, "show_confidence", text=text, icon="OVERLAY", toggle=True)
+        if not options.show_confidence or not photos:
+            return
+        box = column.box().column(align=True)
+        for photo in photos:
+            row = box.row()
+            row.label(text=os.path.basename(photo.path), icon_value=swatch_icon(photo_color(photo.place)))
+            part = row.row()
+            part.alignment = "RIGHT"
+            part.label(text=f"{photo.share * 100:.0f} %")
+        box.label(text="in no photo: completed", icon_value=swatch_icon(COMPLETED))
 
 
 class MGCFACE_PT_backend(_InTab, bpy.types.Panel):

@@ -19,7 +19,7 @@ from bpy.props import (
     StringProperty,
 )
 
-from . import service
+from . import redraw, service
 
 if TYPE_CHECKING:
     from bpy.types import Context
@@ -53,6 +53,10 @@ def model_items(_self: bpy.types.bpy_struct, _context: Context | None) -> list[t
     if items != _model_items:
         _model_items[:] = items
     return _model_items
+
+
+def confidence_switched(_self: bpy.types.bpy_struct, context: Context) -> None:
+    redraw.viewports(context)
 
 
 class MGCFACE_PG_photo(bpy.types.PropertyGroup):
@@ -113,6 +117,12 @@ class MGCFACE_PG_options(bpy.types.PropertyGroup):
         soft_min=0.01,
         soft_max=100.0,
         max=1000.0,
+    )
+    show_confidence: BoolProperty(
+        name="Show Confidence",
+        description="Colour the heads in the viewport by the photo that each part came from, darker where it was less "
+        "sure and dark where no photo showed it; materials stay as they are",
+        update=confidence_switched,
     )
 
 

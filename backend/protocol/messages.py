@@ -149,6 +149,7 @@ FROM_SERVER: dict[str, Form] = {
         {
             "texture": ("u1", (None, None, 3)),
             "confidence": ("u1", (None, None)),
+            "sources": ("u1", (None, None)),
             "light": ("f4", (9, 3)),
             "eye_texture": ("u1", (None, None, 3)),
             "photo": ("u1", (None,)),

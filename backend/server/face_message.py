@@ -20,6 +20,8 @@ from backend.vision.photo import Photo
 
 # Side of the eyes' texture on the wire: as sharp as an eye in a portrait, a quarter of the bytes of 1024.
 EYE_TEXTURE_SIZE = 512
+# Most texels along a side of the picture that says which photo each came from: it is looked at, nothing is made of it.
+SOURCES_SIZE = 512
 # A photo that is sent back because its file cannot be shown as it is: longest side, and Pillow's JPEG quality.
 BACKDROP_SIDE, BACKDROP_QUALITY = 4096, 92
 # The same of one person's photos, which share a message with each other and with a texture: where there are more
@@ -51,7 +53,15 @@ def person_message(person: Person) -> tuple[Body, Arrays]:
     light = person.photos[person.main].light
     if light is not None:
         arrays["light"] = np.asarray(light, np.float32)
+    if person.sources is not None:
+        arrays["sources"] = coarser(person.sources)
     return _body(fields, iris), arrays | backdrops(person)
+
+
+def coarser(sources: np.ndarray) -> np.ndarray:
+    """(S, S) uint8 -> (P, P): the middles of P by P parts, at most :data:`SOURCES_SIZE` along a side."""
+    step = -(-len(sources) // SOURCES_SIZE)
+    return np.ascontiguousarray(sources[step // 2 :: step, step // 2 :: step])
 
 
 def backdrops(person: Person) -> Arrays:

@@ -31,10 +31,9 @@ def add_to_list(context: Context, paths: list[str]) -> tuple[int, str]:
     known = {os.path.normcase(photo.path) for photo in state.photos}
     added, problem = 0, ""
     for path in map(os.path.abspath, paths):
-        if not os.path.isfile(path):
-            problem = f"There is no file {path}: choose a photo that exists."
-        elif not path.lower().endswith(SUFFIXES):
-            problem = f"{os.path.basename(path)} cannot be read: choose a JPEG, PNG, WebP, TIFF or HEIC file."
+        wrong = problem_with(path)
+        if wrong:
+            problem = wrong
         elif os.path.normcase(path) not in known:
             known.add(os.path.normcase(path))
             photo = state.photos.add()
@@ -42,6 +41,15 @@ def add_to_list(context: Context, paths: list[str]) -> tuple[int, str]:
             state.active = len(state.photos) - 1
             added += 1
     return added, problem
+
+
+def problem_with(path: str) -> str:
+    """Why a file cannot be one of the photos, in a sentence; empty when it can."""
+    if not os.path.isfile(path):
+        return f"There is no file {path}: choose a photo that exists."
+    if not path.lower().endswith(SUFFIXES):
+        return f"{os.path.basename(path)} cannot be read: choose a JPEG, PNG, WebP, TIFF or HEIC file."
+    return ""
 
 
 class _NotWhileRunning(Operator):

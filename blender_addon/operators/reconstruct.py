@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import bpy
 from bpy.props import BoolProperty, CollectionProperty, StringProperty
@@ -17,7 +17,7 @@ from ..jobs import Job
 from ..link import events
 from ..scene.build import BuildOptions, world_box
 from ..scene.camera import look_through
-from ..scene.refit import RefitError, build_options, family, photos_of
+from ..scene.refit import RefitError, build_options, family, photos_of, present
 from ..typed import Operator, sure
 from . import allowed
 
@@ -34,7 +34,7 @@ FRAMED = 2.2
 FRONT_VIEW = (math.radians(82.0), 0.0, math.radians(25.0))
 
 
-class _Runs(Operator):
+class RunsJob(Operator):
     """Runs a job: modal with a window, in a loop without one. Subclasses make the job."""
 
     _job: Job | None = None
@@ -44,6 +44,9 @@ class _Runs(Operator):
         raise NotImplementedError
 
     def invoke(self, context: Context, event: Event) -> Answer:
+        return self.run_modal(context)
+
+    def run_modal(self, context: Context) -> Answer:
         job = self._begin(context)
         if job is None:
             return {"CANCELLED"}
@@ -113,7 +116,7 @@ class _Runs(Operator):
             self.report({"ERROR"}, state.result)
         else:
             self.report({"WARNING" if job.problems else "INFO"}, state.result)
-        if job.made:
+        if job.made and not job.added:
             show(context)
         return {"FINISHED"} if job.made else {"CANCELLED"}
 
@@ -123,7 +126,14 @@ class _Runs(Operator):
         self._timer = self._job = None
 
 
-class MGCFACE_OT_reconstruct(_Runs, bpy.types.Operator):
+def named_photos(operator: Any) -> list[str]:
+    """The files that a script or the file browser gave an operator with `directory`, `files` and `filepath`."""
+    folder = bpy.path.abspath(operator.directory)
+    files = [os.path.abspath(os.path.join(folder, file.name)) for file in operator.files if file.name]
+    return files or ([os.path.abspath(bpy.path.abspath(operator.filepath))] if operator.filepath else [])
+
+
+class MGCFACE_OT_reconstruct(RunsJob, bpy.types.Operator):
     """Turn the photos of the list into heads"""
 
     bl_idname = "mgcface.reconstruct"
@@ -175,7 +185,7 @@ class MGCFACE_OT_reconstruct(_Runs, bpy.types.Operator):
             placement=options.placement,
             scale=options.scale,
         )
-        photos = self._named_photos()
+        photos = named_photos(self)
         listed = [-1] * len(photos)
         if not photos:
             photos = [photo.path for photo in properties.state(context).photos]
@@ -192,14 +202,8 @@ class MGCFACE_OT_reconstruct(_Runs, bpy.types.Operator):
         """What a script said, or what the panel says."""
         return getattr(self, name) if self.properties.is_property_set(name) else otherwise
 
-    def _named_photos(self) -> list[str]:
-        if self.files:
-            folder = bpy.path.abspath(self.directory)
-            return [os.path.join(folder, file.name) for file in self.files if file.name]
-        return [os.path.abspath(bpy.path.abspath(self.filepath))] if self.filepath else []
 
-
-class MGCFACE_OT_refit(_Runs, bpy.types.Operator):
+class MGCFACE_OT_refit(RunsJob, bpy.types.Operator):
     """Fit the photo again and update this head; your own shape keys, modifiers and materials stay"""
 
     bl_idname = "mgcface.refit"
@@ -222,10 +226,7 @@ class MGCFACE_OT_refit(_Runs, bpy.types.Operator):
         assert head is not None
         build, backend = build_options(head)
         # Of one person all photos again, those too that were left out, so that the answer is the same.
-        photos = [bpy.path.abspath(photo) for photo in photos_of(head)]
-        for photo in photos:
-            if not os.path.isfile(photo):
-                raise RefitError(f"The photo {photo} is gone: put it back, or reconstruct from another.")
+        photos = present([*photos_of(head)], "put it back, or reconstruct from another")
         return Job(photos, [-1] * len(photos), backend, build, refit=head.name, face=head[naming.FACE])
 
 
@@ -271,7 +272,7 @@ def active_head(context: Context) -> bpy.types.Object | None:
     obj = context.active_object
     if obj is None:
         return None
-    candidates = [obj, *family(obj), *obj.children]
+    candidates = [obj, *family(obj), *([obj.parent] if obj.parent is not None else [])]
     return next((each for each in candidates if each.get(naming.ROLE) == naming.HEAD), None)
 
 

@@ -9,6 +9,7 @@ is thrown away then and a new one begins; :func:`sweep` removes what the old one
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
@@ -18,8 +19,8 @@ from mathutils import Matrix
 
 from .. import naming
 from ..typed import sure
-from . import axes, camera, expressions, light, material, mesh
-from .head_data import Head, layout, photo_name
+from . import axes, camera, confidence_map, expressions, light, material, mesh
+from .head_data import Head, Shot, layout, photo_name
 
 # Heads of one job stand beside each other, this far apart (metres): shoulders have room between them.
 SPACING_M = 0.4
@@ -82,13 +83,15 @@ class Builder:
         if options.shape_keys:
             yield from mesh.add_shape_keys(obj, head, shape, positions)
         else:
-            data.vertices.foreach_set("co", _posed(head, shape, positions).ravel())
+            data.vertices.foreach_set("co", mesh.posed(head.values, shape, positions).ravel())
             data.update()
         yield
         mesh.set_confidence(data, head.vertex_confidence(shape))
+        mesh.set_skin(data, shape)
+        confidence_map.set_map(obj, head)
         material.make_materials(data, shape.materials, head, scale)
         yield
-        remember(obj, head, options, settings)
+        remember(obj, head, head.shot, options, settings)
         root = _root(head, options, place)
         parts = [root, obj]
         if options.camera:
@@ -97,7 +100,7 @@ class Builder:
                 parts.append(camera.make_camera(photo_name(shot.photo), shot, scale, naming.SHOT))
                 yield
         if head.others and data.shape_keys is not None:
-            yield from expressions.make_actions(data.shape_keys, head)
+            yield from expressions.make_actions(data.shape_keys, head_id_of(obj), head.model, head.shots.values())
         sun = light.make_sun(head, scale) if options.lights else None
         if sun is not None:
             parts.append(sun)
@@ -121,16 +124,6 @@ class Builder:
         finish()
 
 
-def _posed(head: Head, shape, positions):
-    """(N, 3) float32: the photographed face, for a head that gets no shape keys."""
-    values = head.values
-    result = positions.copy()
-    for value, move in zip(values, shape.moves):
-        if value:
-            result += move * value
-    return result
-
-
 def step_aside(root: bpy.types.Object, objects: Iterable[bpy.types.Object], scale: float) -> None:
     """Move the root along +X until no mesh of the scene swallows the head: every new file has a cube there."""
     boxes = [world_box(obj) for obj in objects if obj.type == "MESH" and obj.visible_get()]
@@ -150,15 +143,22 @@ def world_box(obj: bpy.types.Object) -> tuple[np.ndarray, np.ndarray]:
     return corners.min(axis=0), corners.max(axis=0)
 
 
-def remember(obj: bpy.types.Object, head: Head, options: BuildOptions, settings: dict) -> None:
-    """Everything that is needed to make this head again."""
+def remember(obj: bpy.types.Object, head: Head, shown: Shot, options: BuildOptions, settings: dict) -> None:
+    """Everything that is needed to make this head again; ``shown`` is the photo whose expression it has."""
     obj[naming.RECORD] = json.dumps(head.record, separators=(",", ":"))
-    obj[naming.PHOTO] = head.photo
+    obj[naming.PHOTO] = shown.photo
     if head.photos:
         obj[naming.PHOTOS], obj[naming.USED] = json.dumps(head.photos), 1 + len(head.others)
     obj[naming.FACE] = head.face
     info = {key: head.model.header.get(key, "") for key in ("name", "version", "licence", "terms", "attribution")}
     obj[naming.SETTINGS] = json.dumps({"build": asdict(options), "backend": settings, "face_model": info})
+
+
+def head_id_of(obj: bpy.types.Object) -> str:
+    """What the head's actions know it by."""
+    if obj.get(naming.HEAD_ID) is None:
+        obj[naming.HEAD_ID] = uuid.uuid4().hex
+    return obj[naming.HEAD_ID]
 
 
 def _root(head: Head, options: BuildOptions, place: int) -> bpy.types.Object:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .axes import points_to_blender
+from .confidence import Origin, origin
 from .png import png_bytes
 
 # Marks a triangle in the last place of a quad.
@@ -196,12 +197,15 @@ class Shot:
         (E,) expression coefficients in the order of the model's shapes.
     upright : bytes
         A JPEG of the photo as it is meant to be seen, when the file itself cannot be shown by Blender.
+    light : (9, 3) float32 or None
+        Spherical harmonics in model space, where this photo's light is known.
     """
 
     photo: str
     camera: Camera
     values: list[float]
     upright: bytes = b""
+    light: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,6 +235,10 @@ class Head:
         The other photos of the person that were used, in their order.
     photos : tuple of str
         All photos of the person, also those that were left out; empty for a head of one photo.
+    origin : Picture or None
+        Which photo each texel came from and how sure it is (:mod:`blender_addon.scene.confidence`).
+    shares : dict of int to float
+        Place of each photo in that picture, and its part of what photos showed.
     """
 
     model: FaceModel
@@ -246,6 +254,8 @@ class Head:
     upright: bytes = b""
     others: tuple[Shot, ...] = ()
     photos: tuple[str, ...] = ()
+    origin: Picture | None = None
+    shares: dict[int, float] = field(default_factory=dict)
     camera: Camera = field(init=False)
 
     def __post_init__(self) -> None:
@@ -261,11 +271,14 @@ class Head:
             together = "photos" in header["record"]
             # The photo's name without its ending: "astronaut.jpg" would be an odd name for a head.
             name = photo_name(str(header["name"])) or "head"
+            came = origin_of(header, arrays, together)
             pictures = {
                 part: Picture(f"{name} {part}", png_bytes(arrays[key]), len(arrays[key]))
                 for part, key in ((SKIN, "texture"), (EYES, "eye_texture"))
                 if key in arrays
             }
+            if came is not None:
+                pictures["confidence"] = Picture(f"{name} confidence", png_bytes(came.pixels), len(came.pixels))
             return Head(
                 model=model,
                 record=dict(header["record"]),
@@ -280,6 +293,8 @@ class Head:
                 upright=arrays["photo"].tobytes() if "photo" in arrays else b"",
                 others=tuple(other_shots(model, header["record"], arrays, photos)) if together else (),
                 photos=photos if together else (),
+                origin=pictures.get("confidence"),
+                shares={} if came is None else came.shares,
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise HeadError("The backend sent a head that makes no sense: update backend and add-on.") from error
@@ -292,7 +307,12 @@ class Head:
     @property
     def shot(self) -> Shot:
         """The photo that the head looks like."""
-        return Shot(self.photo, self.camera, self.values, self.upright)
+        return Shot(self.photo, self.camera, self.values, self.upright, self.light)
+
+    @property
+    def shots(self) -> dict[str, Shot]:
+        """The photos that were used, by their path."""
+        return {shot.photo: shot for shot in (self.shot, *self.others)}
 
     def positions(self, layout: Layout, scale: float) -> np.ndarray:
         """(N, 3) float32: the neutral face in Blender's axes."""
@@ -306,6 +326,18 @@ class Head:
         column = np.clip((layout.vertex_uv[:, 0] * side).astype(int), 0, side - 1)
         row = np.clip(((1.0 - layout.vertex_uv[:, 1]) * side).astype(int), 0, side - 1)
         return (self.confidence[row, column] / np.float32(255.0) * layout.skin).astype(np.float32)
+
+
+def origin_of(header: dict[str, Any], arrays: Mapping[str, np.ndarray], together: bool) -> Origin | None:
+    """Where the texture of a message came from; a server that does not say is taken to have used the main photo."""
+    confidence, sources = arrays.get("confidence"), arrays.get("sources")
+    if confidence is None:
+        return None
+    main = int(header["photo"]) if together else 0
+    count = len(header["record"]["photos"]) if together else 1
+    if sources is not None and sources.max(initial=0) > count:
+        raise ValueError("a texel came from a photo that is not there")
+    return origin(confidence, sources, main)
 
 
 def photo_name(path: str) -> str:
@@ -327,7 +359,8 @@ def other_shots(
         if entry["used"] and place != record["main_photo"]:
             camera = Camera.from_record({"camera": entry["camera"], "photo": entry})
             upright = arrays[f"photo{place}"].tobytes() if f"photo{place}" in arrays else b""
-            yield Shot(photos[place], camera, expression_values(model, entry), upright)
+            light = None if entry.get("light") is None else np.array(entry["light"], np.float32).reshape(9, 3)
+            yield Shot(photos[place], camera, expression_values(model, entry), upright, light)
 
 
 @dataclass(frozen=True, eq=False)

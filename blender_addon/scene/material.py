@@ -10,7 +10,8 @@ import bpy
 
 from .. import naming
 from ..typed import sure
-from .head_data import EYES, MOUTH, SKIN, Head, Picture
+from .head_data import EYES, MOUTH, SKIN, Head
+from .packed_images import packed_image, repack
 
 
 @dataclass(frozen=True)
@@ -52,27 +53,6 @@ def make_materials(mesh: bpy.types.Mesh, names: tuple[str, ...], head: Head, sca
         picture = pictures.get(name)
         image = None if picture is None else packed_image(picture, roles[name])
         mesh.materials.append(_material(f"{head.name} {name}", LOOKS.get(name, OTHER_LOOK), image, scale))
-
-
-def packed_image(picture: Picture, role: str) -> bpy.types.Image:
-    """An image that lives in the .blend file."""
-    image = bpy.data.images.new(picture.name, picture.side, picture.side)
-    image[naming.ROLE] = role
-    image[naming.UNFINISHED] = True
-    repack(image, picture.data)
-    return image
-
-
-def repack(image: bpy.types.Image, data: bytes) -> None:
-    """Other pixels for an image, as an encoded file."""
-    if image.packed_file is not None:
-        # A second pack would be ignored while the first is there.
-        image.unpack(method="REMOVE")
-    image.pack(data=data, data_len=len(data))  # type: ignore[arg-type] # Blender takes bytes
-    image.source = "FILE"
-    # What was decoded or drawn before is the old picture.
-    image.buffers_free()
-    image.gl_free()
 
 
 def update_images(mesh: bpy.types.Mesh, head: Head) -> None:

@@ -6,13 +6,13 @@ Symbols: N vertices, E expression shapes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import bpy
 import numpy as np
 
 from .. import naming
-from .head_data import Head, Layout
+from .head_data import SKIN, Head, Layout
 
 # Shape keys set between two looks at the interface; 13 of open-head take about 10 ms.
 KEYS_PER_STEP = 13
@@ -49,6 +49,16 @@ def set_confidence(mesh: bpy.types.Mesh, values: np.ndarray | None) -> None:
     attribute.data.foreach_set("value", values)
 
 
+def set_skin(mesh: bpy.types.Mesh, layout: Layout) -> None:
+    """The face attribute ``skin``: whatever becomes of slots and materials, it tells what the skin's texture is on."""
+    attribute = mesh.attributes.get(naming.SKIN)
+    if attribute is None and len(mesh.polygons) == len(layout.face_material):
+        attribute = mesh.attributes.new(naming.SKIN, "BOOLEAN", "FACE")
+        assert isinstance(attribute, bpy.types.BoolAttribute)
+        names = np.array([name == SKIN for name in layout.materials])
+        attribute.data.foreach_set("value", names[layout.face_material])
+
+
 def add_shape_keys(obj: bpy.types.Object, head: Head, layout: Layout, positions: np.ndarray) -> Iterator[None]:
     """Basis and one relative key per expression, in the model's order, at the photographed values."""
     obj.shape_key_add(name=naming.BASIS, from_mix=False)
@@ -69,21 +79,39 @@ def add_shape_keys(obj: bpy.types.Object, head: Head, layout: Layout, positions:
 
 
 def set_value(key: bpy.types.ShapeKey, value: float) -> None:
-    """A statistical model's coefficients may leave [0, 1]; the slider then reaches as far."""
-    key.slider_min = min(key.slider_min, value)
-    key.slider_max = max(key.slider_max, value)
+    widen(key, value)
     key.value = value
 
 
-def update_mesh(mesh: bpy.types.Mesh, head: Head, layout: Layout, positions: np.ndarray) -> Iterator[None]:
-    """The head of another fit in the same mesh; keys of the artist's own keep what they add to the basis."""
+def widen(key: bpy.types.ShapeKey, value: float) -> None:
+    """A statistical model's coefficients may leave [0, 1]; the slider then reaches as far."""
+    key.slider_min = min(key.slider_min, value)
+    key.slider_max = max(key.slider_max, value)
+
+
+def posed(values: Sequence[float], layout: Layout, positions: np.ndarray) -> np.ndarray:
+    """(N, 3) float32: the face with an expression (E,), for a head that has no shape keys."""
+    result = positions.copy()
+    for value, move in zip(values, layout.moves):
+        if value:
+            result += move * value
+    return result
+
+
+def update_mesh(
+    mesh: bpy.types.Mesh, names: Sequence[str], values: Sequence[float], layout: Layout, positions: np.ndarray
+) -> Iterator[None]:
+    """The head of another fit in the same mesh; keys of the artist's own keep what they add to the basis.
+
+    ``names`` and ``values`` (E,) are the model's expressions and how much of each is shown.
+    """
     keys = mesh.shape_keys
     if keys is None:
-        mesh.vertices.foreach_set("co", positions.ravel())
+        mesh.vertices.foreach_set("co", posed(values, layout, positions).ravel())
         mesh.update()
         return
     blocks = keys.key_blocks
-    ours = {name: index for index, name in enumerate(head.model.expression_names)}
+    ours = {name: index for index, name in enumerate(names)}
     old, basis = np.empty_like(positions), np.empty_like(positions)
     blocks[0].points.foreach_get("co", basis.ravel())
     shift = positions - basis
@@ -92,7 +120,7 @@ def update_mesh(mesh: bpy.types.Mesh, head: Head, layout: Layout, positions: np.
             np.copyto(old, positions)
         elif key.name in ours:
             np.add(positions, layout.moves[ours[key.name]], out=old)
-            set_value(key, head.values[ours[key.name]])
+            set_value(key, values[ours[key.name]])
         else:
             key.points.foreach_get("co", old.ravel())
             old += shift

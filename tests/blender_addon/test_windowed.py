@@ -96,6 +96,17 @@ def test_the_switch_for_photos_of_one_person(display, backend, archive, pictures
         assert (pictures / f"{name}.png").stat().st_size > 20_000
 
 
+def test_a_head_is_improved_and_its_confidence_is_shown(display, backend, archive, pictures):
+    """With the example itself, tilted, for a second photo of the same person."""
+    Image.new("RGB", (300, 300), (120, 120, 120)).save(display.folder / "wall.png")
+    Image.open(PHOTO).rotate(8.0, Image.Resampling.BICUBIC).save(display.folder / "tilted.png")
+    ended = display.run("improve.py", archive, pictures, LIMIT_S)
+    assert ended.exit_code == 0, ended.log[-6000:]
+    assert backend.poll() is None
+    for name in ("31-progress", "32-better", "33-undone", "36-confidence", "39-opened", "40-material"):
+        assert (pictures / f"{name}.png").stat().st_size > 20_000
+
+
 def ended_well(ended) -> None:
     """Blender ended by itself, and nothing of it is left."""
     assert "LEAVING" in ended.log, ended.log[-6000:]

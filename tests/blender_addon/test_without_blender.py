@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from backend.export.person_folder import PALETTE
 from backend.geometry.camera import Camera as EngineCamera
 from backend.geometry.camera import intrinsics
 from backend.geometry.rotation import rotation_from_head_euler
 from backend.rendering.shade import sh_basis
 from blender_addon.link import installer, launcher, pasted, self_test
-from blender_addon.scene import axes, harmonics, head_data
+from blender_addon.scene import axes, confidence, harmonics, head_data
 from blender_addon.scene.png import png_bytes
 
 
@@ -162,6 +163,56 @@ def test_photos_that_make_no_sense_are_refused(wrong):
         paths.pop()
     with pytest.raises(head_data.HeadError, match="makes no sense"):
         head_data.Head.from_message(small_model(), *person_message(**wrong), *paths)
+
+
+def test_the_map_of_confidence_has_the_colours_of_the_file():
+    """As ``sources.png`` shows them, black aside."""
+    assert PALETTE[1:] == confidence.PALETTE
+    assert confidence.photo_color(13) == confidence.photo_color(1) == PALETTE[2]
+
+
+def test_the_map_says_which_photo_a_texel_came_from_and_how_sure_it_is():
+    sure, sources = np.zeros((1024, 1024), np.uint8), np.zeros((256, 256), np.uint8)
+    sure[:512], sources[:128] = 255, 1
+    sure[:512, :512], sources[:128, :64] = 128, 3
+    found = confidence.origin(sure, sources, main=0)
+    assert found.pixels.shape == (512, 512, 3) and found.shares == {0: 0.75, 2: 0.25}
+    assert found.pixels[10, 400].tolist() == list(confidence.photo_color(0))
+    half = (np.array(confidence.COMPLETED) + confidence.photo_color(2)) / 2.0
+    assert found.pixels[10, 10] == pytest.approx(half, abs=1.0)
+    assert found.pixels[500, 10].tolist() == list(confidence.COMPLETED)
+
+
+def test_a_backend_that_does_not_name_photos_is_taken_to_have_used_the_main_one():
+    sure = np.zeros((8, 8), np.uint8)
+    assert confidence.origin(sure, None, main=1).shares == {}
+    sure[0] = 255
+    found = confidence.origin(sure, None, main=1)
+    assert found.shares == {1: 1.0} and found.pixels[0, 0].tolist() == list(confidence.photo_color(1))
+
+
+def test_a_head_brings_its_map():
+    header, arrays = person_message()
+    paths = ["/0.jpg", "/1.jpg", "/2.jpg"]
+    assert head_data.Head.from_message(small_model(), header, arrays, *paths).origin is None
+    sure = np.full((8, 8), 255, np.uint8)
+    for sources, shares in ((np.full((4, 4), 1, np.uint8), {0: 1.0}), (None, {1: 1.0})):
+        more = {"confidence": sure} | ({} if sources is None else {"sources": sources})
+        head = head_data.Head.from_message(small_model(), header, arrays | more, *paths)
+        assert head.shares == shares and head.origin is not None
+        picture = np.asarray(Image.open(io.BytesIO(head.origin.data)))
+        assert (picture == confidence.photo_color(*shares)).all()
+    with pytest.raises(head_data.HeadError, match="makes no sense"):
+        more = {"confidence": sure, "sources": np.full((4, 4), 4, np.uint8)}
+        head_data.Head.from_message(small_model(), header, arrays | more, *paths)
+
+
+def test_each_photo_has_its_own_light():
+    header, arrays = person_message()
+    header["record"]["photos"][0] = {**header["record"]["photos"][0], "light": np.ones((9, 3)).tolist()}
+    head = head_data.Head.from_message(small_model(), header, arrays, "/0.jpg", "/1.jpg", "/2.jpg")
+    assert head.light is None and list(head.shots) == ["/1.jpg", "/0.jpg"]
+    assert np.array_equal(head.shots["/0.jpg"].light, np.ones((9, 3)))
 
 
 def test_the_environment_of_the_backend_is_clean(monkeypatch):

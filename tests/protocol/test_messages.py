@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -116,6 +118,18 @@ def test_a_face_with_arrays_of_another_form_is_refused():
         {"neutral": neutral[:, :2]},
         {"neutral": neutral, "texture": np.zeros((8, 8), np.uint8)},
         {"neutral": neutral, "light": np.zeros((3, 9), np.float32)},
+        {"neutral": neutral, "sources": np.zeros((8, 8, 1), np.uint8)},
+        {"neutral": neutral, "sources": np.zeros((8, 8), np.int32)},
     ):
         with pytest.raises(ProtocolError):
             check_from_server(Message("face", "job", body, arrays))
+
+
+def test_arrays_that_came_later_are_no_hindrance_to_an_older_program(monkeypatch):
+    """A client that knows no ``sources`` takes a face that has them, and one that knows them does without."""
+    arrays = {"neutral": np.zeros((5, 3), np.float32), "confidence": np.zeros((8, 8), np.uint8)}
+    body = {"photo": 0, "face": 0, "name": "a.jpg", "record": {}}
+    check_from_server(Message("face", "job", body, arrays))
+    older = {name: form for name, form in FROM_SERVER["face"].may_arrays.items() if name != "sources"}
+    monkeypatch.setitem(FROM_SERVER, "face", replace(FROM_SERVER["face"], may_arrays=older))
+    check_from_server(Message("face", "job", body, arrays | {"sources": np.zeros((8, 8), np.uint8)}))

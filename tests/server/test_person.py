@@ -71,6 +71,10 @@ def test_several_photos_become_one_head(client, series, tmp_path):
     assert record["photos"][main]["camera"] == record["camera"]
     assert np.array_equal(face.arrays["neutral"], model.vertices(np.array(record["identity"], np.float32)))
     assert face.arrays["texture"].shape == (1024, 1024, 3) and face.arrays["light"].shape == (9, 3)
+    sources, confidence = face.arrays["sources"], face.arrays["confidence"]
+    assert sources.shape == (512, 512) and set(np.unique(sources)) <= {0, 1, 3, 5}
+    # Every second texel of the texture: where any photo was seen, one of those that were used is named.
+    assert sources[confidence[1::2, 1::2] > 0].all() and (sources > 0).mean() > 0.05
     failed = {message.body["photo"]: message.body for message in of(seen, job, "photo_failed")}
     assert {place: body["code"] for place, body in failed.items()} == {1: "no_face", 3: "photo"}
     assert all(body["message"] == record["photos"][place]["reason"] for place, body in failed.items())
@@ -96,7 +100,7 @@ def test_bytes_give_the_same_head_as_paths(client, series):
         assert finish(client, job, seen).body["faces"] == 1
         heads += of(seen, job, "face")
     assert np.array_equal(heads[0].arrays["neutral"], heads[1].arrays["neutral"])
-    assert "texture" not in heads[0].arrays
+    assert not {"texture", "sources"} & set(heads[0].arrays)
 
 
 @pytest.mark.skipif(not STRANGER.exists(), reason="the photos of ../shared are not here")
