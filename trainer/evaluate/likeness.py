@@ -198,8 +198,10 @@ class Placed:
         triangle, normals = self._seen()
         model = self.known.head.model
         skin = face & (model.triangle_material[triangle] == model.materials.index(SKIN))
-        rows = [torch.from_numpy(part[skin][::LIGHT_STEP]) for part in (srgb_to_linear(photo), normals, albedo)]
-        light = estimate_light(*rows).T.numpy()
+        pixels, facing, own = (
+            torch.from_numpy(part[skin][::LIGHT_STEP]) for part in (srgb_to_linear(photo), normals, albedo)
+        )
+        light = estimate_light(pixels, facing, own).T.numpy()
         return previewer.draw(self.camera, textures, light)[..., :3]
 
     def _seen(self) -> tuple[np.ndarray, np.ndarray]:
@@ -218,7 +220,8 @@ def likeness(photo: np.ndarray, drawn: np.ndarray, face: np.ndarray) -> Comparis
     """Two pictures (H, W, 3) uint8 compared where ``face`` (H, W) says."""
     if not face.any():
         raise SetError("The heads have no pixel of the face in common, so there is nothing to compare.")
-    _, similarity = structural_similarity(
+    # Its mean over the whole picture and, here asked for, its value at each pixel and channel.
+    answer: Any = structural_similarity(
         photo,
         drawn,
         channel_axis=2,
@@ -229,7 +232,7 @@ def likeness(photo: np.ndarray, drawn: np.ndarray, face: np.ndarray) -> Comparis
         full=True,
     )
     return Comparison(
-        float(similarity[face].mean()),
+        float(answer[1][face].mean()),
         float(deltaE_ciede2000(rgb2lab(photo)[face], rgb2lab(drawn)[face]).mean()),
     )
 
