@@ -111,6 +111,7 @@ def test_the_time_from_click_to_head_is_told_beside_the_engines(heads_folder, ad
         engine = sum(record["timings_ms"].values()) / 1000.0
         parts.append(
             {
+                "engine": engine,
                 "over_engine": took - engine,
                 "to_the_first_word": heard[0] - began,
                 "from_then_to_the_last_over_engine": heard[-1] - heard[0] - engine,
@@ -121,4 +122,5 @@ def test_the_time_from_click_to_head_is_told_beside_the_engines(heads_folder, ad
     middle = sorted(parts[1:], key=lambda part: part["over_engine"])[2]
     for name, seconds in middle.items():
         record_property(f"click_to_head_{name}_ms", round(1000 * seconds))
-    assert len(heads()) == 6
+    # Each with its own engine's time, not with that of another job.
+    assert len(heads()) == len({part["engine"] for part in parts}) == 6
