@@ -66,6 +66,7 @@ class Job:
     ) -> None:
         self.photos, self.listed, self.options, self.build = photos, listed, options, build
         self.refit, self.face, self.added = refit, face, tuple(added)
+        # Names of the head objects.
         self.made: list[str] = []
         self.problems: list[str] = []
         # Why the head that was to be updated was not.
@@ -181,7 +182,8 @@ class Job:
             return
         try:
             if self._work.step():
-                self.made.append(self._heads.popleft()[1].name)
+                self.made.append(self._work.name)
+                self._heads.popleft()
                 self._work = None
         except (RefitError, ReferenceError) as error:
             sweep()

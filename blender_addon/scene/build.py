@@ -65,6 +65,8 @@ class Builder:
     """
 
     def __init__(self, head: Head, options: BuildOptions, place: int, settings: dict) -> None:
+        # Of the head object: Blender numbers the second head of a photo.
+        self.name = ""
         self.collection = ""
         self._steps = self._build(head, options, place, settings)
 
@@ -79,6 +81,7 @@ class Builder:
         data = mesh.make_mesh(head.name, shape, positions)
         obj = bpy.data.objects.new(head.name, data)
         obj[naming.UNFINISHED] = True
+        self.name = obj.name
         yield
         if options.shape_keys:
             yield from mesh.add_shape_keys(obj, head, shape, positions)

@@ -65,7 +65,7 @@ class Refitter:
     """
 
     def __init__(self, head: Head, name: str, options: BuildOptions, settings: dict, added: Sequence[str] = ()) -> None:
-        self._name = name
+        self.name = name
         self._steps = self._update(head, options, settings, added)
 
     def step(self) -> bool:
@@ -73,21 +73,21 @@ class Refitter:
         return next(self._steps, True) is True
 
     def _update(self, head: Head, options: BuildOptions, settings: dict, added: Sequence[str]) -> Iterator[None]:
-        obj = bpy.data.objects.get(self._name)
+        obj = bpy.data.objects.get(self.name)
         if obj is None or obj.get(naming.ROLE) != naming.HEAD:
-            raise RefitError(f"{self._name} is gone, so it was not updated: reconstruct the photo again.")
+            raise RefitError(f"{self.name} is gone, so it was not updated: reconstruct the photo again.")
         if obj.mode != "OBJECT":
-            raise RefitError(f"{self._name} is in another mode: leave it for object mode and click again.")
+            raise RefitError(f"{self.name} is in another mode: leave it for object mode and click again.")
         shape = layout(head.model, options.eyes, options.scale)
         data = obj.data
         if not isinstance(data, bpy.types.Mesh) or len(data.vertices) != len(shape.vertices):
             raise RefitError(
-                f"{self._name} has another number of vertices than it was made with, so it cannot be updated: "
+                f"{self.name} has another number of vertices than it was made with, so it cannot be updated: "
                 "reconstruct the photo again."
             )
         shots, before = head.shots, {photo for photo, used in photos_of(obj).items() if used}
         if added:
-            _check_added(self._name, shots, before, added)
+            _check_added(self.name, shots, before, added)
         # The head goes on showing the photo that it has shown, as long as that photo is used.
         shown = shots.get(bpy.path.abspath(obj[naming.PHOTO]), head.shot)
         fresh = [shot for shot in shots.values() if shot.photo not in before]

