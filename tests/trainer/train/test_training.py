@@ -220,8 +220,9 @@ def test_the_recipes_are_configurations():
     recipes = sorted((ROOT / "trainer/train/recipes").glob("*.toml"))
     names = ["ablation-cpu.toml", "ablation-gpu.toml", "cpu.toml", "gpu.toml", "photos.toml"]
     assert [recipe.name for recipe in recipes] == names
-    on_gpu = ["gpu" in name or "photos" in name for name in names]
-    assert [read_config(recipe).optimiser.precision == "bfloat16" for recipe in recipes] == on_gpu
+    # The tiny network gains nothing from half the digits.
+    halved = ["ablation-cpu" not in name for name in names]
+    assert [read_config(recipe).optimiser.precision == "bfloat16" for recipe in recipes] == halved
 
 
 @pytest.mark.parametrize(
