@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from backend.errors import MgcFaceError
-from backend.face_model.model import MOUTH, FaceModel
+from backend.face_model.model import FaceModel
 from backend.face_model.registry import get_model
 from backend.geometry.camera import Camera, intrinsics
 from backend.geometry.rotation import rotation_from_head_euler
@@ -36,7 +37,7 @@ from trainer.build_albedo.tones import ITA_CLASSES, ita_class, ita_of
 from trainer.data.looks import MOUTH_INSIDE, Look
 from trainer.data.painter import METERED, METERING, Painter, background, developed, visible
 from trainer.data.people import IDENTITY_SIGMA, Person
-from trainer.data.skin_albedo import skin_places
+from trainer.data.skin_albedo import VertexAlbedo
 from trainer.evaluate.markdown import percent, table
 from trainer.evaluate.truth_sets import SetError
 from trainer.train.start import chosen_albedo
@@ -117,11 +118,9 @@ def invented(model: FaceModel, seed: int, tone: float) -> Task:
     vertices = model.vertices(rng.normal(0.0, IDENTITY_SIGMA, len(model.identity)))
     skins = chosen_albedo("open-head", model)
     assert skins is not None
-    texture = skins.albedo(skins.draw(rng, 1, np.array([tone]))[0])
-    uv, on = skin_places(model)
-    albedo = np.where(on[:, None], read(texture, uv), MOUTH_INSIDE)
-    if MOUTH in model.materials:
-        albedo[model.triangles[model.triangle_material == model.materials.index(MOUTH)]] = MOUTH_INSIDE
+    worn = VertexAlbedo.of(skins, model, torch.device("cpu"))
+    skin = worn(torch.from_numpy(skins.draw(rng, 1, np.array([tone]))))[0].numpy().astype(np.float64)
+    albedo = np.where(worn.on.numpy()[:, None], skin, MOUTH_INSIDE)
     nothing = np.zeros(model.vertex_count)
     look = Look(albedo, np.ones(model.vertex_count, bool), nothing, np.zeros_like(albedo), 0.0)
     cheeks = albedo[model.regions["cheeks"]]
@@ -131,14 +130,6 @@ def invented(model: FaceModel, seed: int, tone: float) -> Task:
         on_texture(model, albedo),
         float(ita_of(np.log(np.median(cheeks, axis=0)))),
     )
-
-
-def read(texture: np.ndarray, uv: np.ndarray) -> np.ndarray:
-    """(S, S, 3) at the nearest texel of (V, 2) texture coordinates, row 0 at v = 1."""
-    size = len(texture)
-    column = (uv[:, 0] * size).astype(int).clip(0, size - 1)
-    row = ((1.0 - uv[:, 1]) * size).astype(int).clip(0, size - 1)
-    return texture[row, column].astype(np.float64)
 
 
 def on_texture(model: FaceModel, values: np.ndarray) -> np.ndarray:
