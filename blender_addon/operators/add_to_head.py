@@ -7,14 +7,14 @@ import os
 from typing import TYPE_CHECKING
 
 import bpy
-from bpy.props import BoolProperty, CollectionProperty, StringProperty
+from bpy.props import BoolProperty, StringProperty
 
 from .. import naming, properties, service
 from ..jobs import Job
 from ..scene.refit import RefitError, build_options, photos_of, present
 from ..typed import sure
 from . import allowed
-from .photos import SUFFIXES, problem_with
+from .photos import ChoosesPhotos, problem_with
 from .reconstruct import RunsJob, active_head, named_photos
 
 if TYPE_CHECKING:
@@ -23,19 +23,14 @@ if TYPE_CHECKING:
     from ..typed import Answer
 
 
-class MGCFACE_OT_add_to_head(RunsJob, bpy.types.Operator):
+class MGCFACE_OT_add_to_head(ChoosesPhotos, RunsJob, bpy.types.Operator):
     """Improve this head with more photos of the person; what you added to it stays"""
 
     bl_idname = "mgcface.add_to_head"
     bl_label = "Add Photo"
     bl_options = {"UNDO"}  # noqa: RUF012 - Blender reads it from the class
 
-    directory: StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
-    files: CollectionProperty(type=bpy.types.OperatorFileListElement, options={"HIDDEN", "SKIP_SAVE"})
     filepath: StringProperty(subtype="FILE_PATH", options={"HIDDEN", "SKIP_SAVE"})
-    filter_image: BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
-    filter_folder: BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
-    filter_glob: StringProperty(default=";".join(f"*{s}" for s in SUFFIXES), options={"HIDDEN"})
     keep_all: BoolProperty(
         name="Keep All",
         description="Use photos too that look like another person's or disagree with the others",

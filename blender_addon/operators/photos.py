@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 import bpy
-from bpy.props import CollectionProperty, EnumProperty, StringProperty
+from bpy.props import BoolProperty, CollectionProperty, EnumProperty, StringProperty
 
 from .. import properties
 from ..link.pasted import paths_in
@@ -69,22 +69,33 @@ class _NeedsPhotos(_NotWhileRunning):
         return super().poll(context)
 
 
-class MGCFACE_OT_add_photos(_NotWhileRunning, bpy.types.Operator):
+class ChoosesPhotos(Operator):
+    """What Blender's file browser goes by when it is opened for photos."""
+
+    directory: StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
+    files: CollectionProperty(type=bpy.types.OperatorFileListElement, options={"HIDDEN", "SKIP_SAVE"})
+    filter_image: BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
+    filter_folder: BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
+    filter_glob: StringProperty(default=";".join(f"*{s}" for s in SUFFIXES), options={"HIDDEN"})
+
+
+class MGCFACE_OT_add_photos(ChoosesPhotos, _NotWhileRunning, bpy.types.Operator):
     """Add photos to the list"""
 
     bl_idname = "mgcface.add_photos"
     bl_label = "Add Photos"
 
-    directory: StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
-    files: CollectionProperty(type=bpy.types.OperatorFileListElement, options={"HIDDEN", "SKIP_SAVE"})
-    filter_image: bpy.props.BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
-    filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
-    filter_glob: StringProperty(default=";".join(f"*{s}" for s in SUFFIXES), options={"HIDDEN"})
+    # There is nothing to set beside the photos.
+    hide_props_region: BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
 
     def invoke(self, context: Context, event: bpy.types.Event) -> Answer:
         if self.files:
             # Dropped onto the panel: the files are there already.
             return self.execute(context)
+        photos = properties.state(context).photos
+        if photos:
+            # A person's other photos lie beside the first.
+            self.directory = os.path.join(os.path.dirname(photos[-1].path), "")
         sure(context.window_manager).fileselect_add(self)
         return {"RUNNING_MODAL"}
 
