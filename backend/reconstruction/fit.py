@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from backend.geometry.rotation import FRONTAL
+from backend.reconstruction import fit_kernel
 from backend.reconstruction.landmark_cost import POSE, LandmarkCost, Observation, State
 from backend.reconstruction.landmark_model import LandmarkModel
 from backend.reconstruction.priors import DISTANCE_LOG_SIGMA, DISTANCE_M, expression_prior
@@ -58,9 +59,12 @@ class Fitter:
     landmarks : LandmarkModel
     batch : int
         Photos solved together; bounds memory, does not change results.
+    compiled : bool
+        Go down in compiled code where that can be: on the CPU, in double precision, where no network has a say. Else,
+        and with False, in PyTorch; the results differ by rounding.
     """
 
-    def __init__(self, landmarks: LandmarkModel, batch: int = 16) -> None:
+    def __init__(self, landmarks: LandmarkModel, batch: int = 16, compiled: bool = True) -> None:
         self.lm, self.batch = landmarks, batch
         prior = expression_prior(landmarks.model)
         like = {"device": landmarks.device, "dtype": landmarks.dtype}
@@ -79,6 +83,8 @@ class Fitter:
         self.lower = torch.full((count,), -torch.inf, **like)
         self.upper = torch.full((count,), torch.inf, **like)
         self.lower[identity:], self.upper[identity:] = prior.lower, prior.upper
+        able = landmarks.device.type == "cpu" and landmarks.dtype == torch.float64
+        self.compiled = fit_kernel.gather(self) if compiled and able else None
 
     def fit(self, observations: Sequence[Observation]) -> list[FitResult]:
         """Solve every observation; the order is kept."""
@@ -159,6 +165,8 @@ class Problem(LandmarkCost):
     def descend(self, state: State, limit: int, pose_only: bool = False) -> tuple[State, torch.Tensor, torch.Tensor]:
         """Levenberg-Marquardt until every photo of the batch has converged or ``limit`` steps are done."""
         f = self.fitter
+        if f.compiled is not None and not self.opinions.any:
+            return fit_kernel.descend(f.compiled, self, state, kernel_limits(limit), pose_only)
         # The pose alone leaves the shape as it is.
         shape = self.shape(state.coefficients) if pose_only else None
         r = self.residual(state, shape)
@@ -259,6 +267,12 @@ class Problem(LandmarkCost):
             )
             for b in range(len(cost))
         ]
+
+
+def kernel_limits(steps: int) -> fit_kernel.Limits:
+    """The constants above, for at most so many steps."""
+    rest = (CONVERGENCE, DAMPING_START, DAMPING_DOWN, DAMPING_UP, DAMPING_MAX, ACTIVE_SET_ROUNDS)
+    return fit_kernel.Limits(steps, *rest)
 
 
 def solve_positive(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

@@ -160,13 +160,13 @@ def lift(apart: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
 def align(landmarks: torch.Tensor, shape: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Weighted similarity of (B, L, 2) landmarks onto a mean shape (L, 2), closed form in the plane."""
     weight = weight / weight.sum(dim=1, keepdim=True).clamp_min(1e-9)
-    centred = landmarks - torch.einsum("bl,blk->bk", weight, landmarks)[:, None]
-    middle = torch.einsum("bl,lk->bk", weight, shape)
+    centred = landmarks - (weight[:, None] @ landmarks)
+    middle = weight @ shape
     target = shape - middle[:, None]
     # The plane as complex numbers: the similarity is one complex factor, sum(conj(a) b) / sum(|a|^2).
-    along = torch.einsum("bl,blk,blk->b", weight, centred, target)
-    across = torch.einsum("bl,bl->b", weight, centred[..., 0] * target[..., 1] - centred[..., 1] * target[..., 0])
-    size = torch.einsum("bl,blk,blk->b", weight, centred, centred).clamp_min(1e-12)
+    (x, y), (to_x, to_y) = centred.unbind(2), target.unbind(2)
+    along = (weight * (x * to_x + y * to_y)).sum(dim=1)
+    across = (weight * (x * to_y - y * to_x)).sum(dim=1)
+    size = (weight * (x * x + y * y)).sum(dim=1).clamp_min(1e-12)
     cos, sin = (along / size)[:, None], (across / size)[:, None]
-    x, y = centred.unbind(2)
     return torch.stack([cos * x - sin * y, sin * x + cos * y], dim=2) + middle[:, None]
