@@ -15,6 +15,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -196,7 +199,7 @@ class _Modules:
         os.environ.setdefault("GLOG_minloglevel", "2")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         try:
-            with _quiet_stderr():
+            with _quiet_stderr(), _pyplot_later():
                 import mediapipe
                 from google.protobuf import text_format
                 from mediapipe.calculators.core import split_vector_calculator_pb2  # noqa: F401 registers options
@@ -225,6 +228,34 @@ class _Modules:
 @cache
 def _modules() -> _Modules:
     return _Modules()
+
+
+class _Later(ModuleType):
+    """A module that is imported when something of it is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(import_module(self.__name__), name)
+
+
+@contextmanager
+def _pyplot_later() -> Iterator[None]:
+    """Let MediaPipe, whose drawing functions nobody calls here, go without Matplotlib until somebody does: its import
+    takes as long as all the rest of MediaPipe's."""
+    if "matplotlib" in sys.modules:
+        yield
+        return
+    whole, pyplot = ModuleType("matplotlib"), _Later("matplotlib.pyplot")
+    stand_ins = {"matplotlib": whole, "matplotlib.pyplot": pyplot}
+    whole.pyplot = pyplot  # type: ignore[attr-defined]
+    sys.modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        for name, stand_in in stand_ins.items():
+            if sys.modules.get(name) is stand_in:
+                del sys.modules[name]
 
 
 @contextmanager

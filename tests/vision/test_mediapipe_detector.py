@@ -439,3 +439,19 @@ def test_the_largest_face_comes_first_and_its_surest_candidate():
         for place, score in (((50, 50, 60), 0.9), ((300, 300, 210), 0.5), ((300, 300, 200), 0.8), ((600, 50, 90), 0.7))
     ]
     assert [candidate.score for candidate in mediapipe_detector._largest_first(made)] == [0.8, 0.5, 0.7, 0.9]
+
+
+def test_matplotlib_is_not_imported_until_somebody_draws():
+    """In a fresh process: this one has it already, or another test needs it."""
+    code = (
+        "import sys\n"
+        "from backend.vision.mediapipe_graph import _modules\n"
+        "_modules()\n"
+        "assert not [name for name in sys.modules if name.startswith('matplotlib')]\n"
+        "import mediapipe\n"
+        "drawn_with = mediapipe.solutions.drawing_utils.plt\n"
+        "import matplotlib.pyplot\n"
+        "assert drawn_with.figure is matplotlib.pyplot.figure\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
