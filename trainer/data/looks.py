@@ -72,7 +72,9 @@ class Looks:
         self.past_hairline = signed_distance(model.mean, self.masks["scalp"])
         points = model.landmark_points(model.mean.astype(np.float64), "mediapipe478")
         self.brows = [points[list(IBUG68[17:22])], points[list(IBUG68[22:27])]]
-        self.lids = [points[list(eye[:9])] for eye in (RIGHT_EYE, LEFT_EYE)]
+        lids = [points[list(eye[:9])] for eye in (RIGHT_EYE, LEFT_EYE)]
+        self.from_lids = [KDTree(densify(lid)).query(model.mean)[0] for lid in lids]
+        self.past_lips = signed_distance(model.mean, self.masks["lips"])
         self.points = points
 
     def draw(self, rng: np.random.Generator) -> Look:
@@ -108,7 +110,7 @@ class Looks:
     def _lips(self, albedo: np.ndarray, skin: np.ndarray, rng: np.random.Generator) -> None:
         tint = np.array([rng.uniform(0.7, 1.05), rng.uniform(0.45, 1.0), rng.uniform(0.45, 1.0)])
         # Painted lips end where the painter's hand does.
-        border = signed_distance(self.model.mean, self.masks["lips"]) - rng.normal(0.0, 0.0008)
+        border = self.past_lips - rng.normal(0.0, 0.0008)
         albedo *= 1.0 + ((border < 0) & ~self.inside)[:, None] * (tint - 1.0)
 
     def _beard(self, albedo: np.ndarray, colour: np.ndarray, rng: np.random.Generator) -> None:
@@ -144,8 +146,7 @@ class Looks:
         """A dark line along the upper lids, thick on those made up."""
         made_up = rng.random() < MADE_UP
         reach = rng.uniform(0.0015, 0.004) if made_up else rng.uniform(0.0003, 0.0015)
-        for line in self.lids:
-            away = KDTree(densify(line)).query(self.model.mean)[0]
+        for away in self.from_lids:
             dark = rng.uniform(0.3, 0.9) * np.exp(-((away / reach) ** 2))
             albedo *= 1.0 - dark[:, None]
 
