@@ -196,5 +196,7 @@ def test_build_model_without_its_source(tmp_path, capsys):
 def test_evaluate_names_its_sets_and_its_data(tmp_path, capsys):
     assert call("evaluate", "--sets", "nosuch") == 2
     assert call("evaluate", "--data", str(tmp_path / "gone")) == 2
-    first, second = capsys.readouterr().err.splitlines()
-    assert "meshmonk" in first and "--data" in second
+    assert call("evaluate", "--sets", "meshmonk", "--data", str(tmp_path / "gone"), "--out", str(tmp_path)) == 1
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert "meshmonk" in first and "--data" in second and "--sets synthetic" in second
+    assert "--data" in third and "meshmonk" in third

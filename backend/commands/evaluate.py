@@ -30,8 +30,12 @@ def run(
     if unknown:
         raise UsageError(f"There is no set {unknown[0]!r}; choose from {', '.join(accuracy.KNOWN_SETS)}.")
     data = data or accuracy.DEFAULT_DATA
-    if not data.is_dir():
-        raise UsageError(f"The measuring material is not at {data}; name its folder with --data.")
+    # Sets that need it say so themselves; invented people need none.
+    if not sets and not data.is_dir():
+        raise UsageError(
+            f"The measuring material is not at {data}; name its folder with --data, or measure on invented people with "
+            "--sets synthetic."
+        )
     with fraction_bar("evaluating", quiet) as show:
         figures: dict[str, Any] = accuracy.run(
             model_name=model,
