@@ -70,7 +70,10 @@ class Answers:
 
 
 def regressed(fitter: Fitter, observations: Sequence[Observation]) -> Answers | None:
-    """Identities before any fit; None where no regression comes with the model and the landmarks."""
+    """Identities before any fit; None where no regression comes with the model and the landmarks.
+
+    As the regression says them, not put right: the statistics of ``same_person.py`` are of these.
+    """
     regress = fitter.lm.regress
     if regress is None:
         return None
@@ -121,8 +124,7 @@ class JointProblem(Problem):
     def solve_together(self) -> JointFit:
         state = self.start()
         if self.lm.regress is not None:
-            answers = self.lm.regress.identity(self.detected, self.trust)
-            self.prior = fused(answers, self.lm.regress.sigma, views_of(state), self.prior.precision)
+            self.prior = fused(self.regressed(), self.lm.regress.sigma, views_of(state), self.prior.precision)
         return self.descend_from(state)
 
     def descend_from(self, state: State) -> JointFit:

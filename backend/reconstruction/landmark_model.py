@@ -14,6 +14,7 @@ import torch
 from backend.errors import ModelError
 from backend.face_model.model import SKIN, FaceModel
 from backend.reconstruction.contour import CONTOURS, build_strips
+from backend.reconstruction.correction import Correction, CorrectStage
 from backend.reconstruction.regress import Regressor, RegressStage
 
 DATA = Path(__file__).parent / "data"
@@ -97,6 +98,8 @@ class LandmarkModel:
         self.whitening = tensor(landmark_whitening(model, name))
         self.device, self.dtype = self.mean.device, dtype
         self.regress = RegressStage(regressor, self.device, dtype) if regressor is not None else None
+        correction = None if regressor is None else shipped_correction(model, name)
+        self.correct = CorrectStage(correction, self.device, dtype) if correction is not None else None
 
     @property
     def count(self) -> int:
@@ -110,3 +113,9 @@ def shipped_regressor(model: FaceModel, name: str) -> Regressor | None:
         return None
     regressor = Regressor.load(path)
     return regressor if len(regressor.intercept) == len(model.identity) else None
+
+
+def shipped_correction(model: FaceModel, name: str) -> Correction | None:
+    """What goes with :func:`shipped_regressor`; None where nothing was learned."""
+    path = DATA / f"correction_{model.info.name}_{name}.safetensors"
+    return Correction.load(path) if path.exists() else None

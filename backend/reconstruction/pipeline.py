@@ -27,7 +27,7 @@ from backend.reconstruction.fit import FitResult, Fitter
 from backend.reconstruction.landmark_cost import Observation
 from backend.reconstruction.landmark_model import LandmarkModel
 from backend.reconstruction.observation import observe, report, unfitted
-from backend.reconstruction.opinion import Opinion, opinion
+from backend.reconstruction.opinion import ASKED_YAW, HEARD_YAW, Opinion, opinion
 from backend.reconstruction.result import Reconstruction, Texture
 from backend.reconstruction.texture import bake_texture, warm_up
 from backend.reconstruction.texture_raster import serial_bands
@@ -64,7 +64,7 @@ class PhotoOutcome:
     reconstructions: list[Reconstruction] = field(default_factory=list)
     error: MgcFaceError | None = None
     faces: list[DetectedFace] = field(default_factory=list, repr=False)
-    opinions: list[Opinion] = field(default_factory=list, repr=False)
+    opinions: list[Opinion | None] = field(default_factory=list, repr=False)
     timings_ms: dict[str, float] = field(default_factory=dict)
 
 
@@ -191,25 +191,32 @@ class Pipeline:
         outcome.timings_ms["detect"] = elapsed_ms(started)
 
     def regress(self, group: list[PhotoOutcome], steps: Steps) -> None:
-        """Ask the network about all faces of a group in one batch."""
+        """Ask the network about all faces of a group in one batch, but for those of whom it would not be heard."""
         if "regress" not in self.stages:
             return
-        encoder = self.encoder
-        found = [(outcome, photo, face) for outcome, photo, face, _ in faces_of(group)]
-        if not found:
-            return
-        steps.report(found[0][0].index, "regress", 0.3)
         started = time.perf_counter()
-        crops = [encoder.crop(photo, face) for _, photo, face in found]
-        said = encoder.regress(crops)
-        for index, (outcome, photo, _) in enumerate(found):
+        found = [(outcome, photo, face) for outcome, photo, face, _ in faces_of(group)]
+        asked = self.asked([observe(photo, face, self.fitter.lm.name) for _, photo, face in found])
+        if any(asked):
+            steps.report(found[0][0].index, "regress", 0.3)
+            crops = [self.encoder.crop(photo, face) for (_, photo, face), ask in zip(found, asked) if ask]
+            said = self.encoder.regress(crops)
+        place = 0
+        for (outcome, photo, _), ask in zip(found, asked):
             try:
-                outcome.opinions.append(opinion(said, index, crops[index], photo))
+                outcome.opinions.append(opinion(said, place, crops[place], photo) if ask else None)
             except MgcFaceError as error:
                 outcome.error, outcome.opinions = error, []
-        share = elapsed_ms(started) / len(found)
+            place += ask
+        share = elapsed_ms(started) / max(len(found), 1)
         for outcome, _, _ in found:
             outcome.timings_ms["regress"] = outcome.timings_ms.get("regress", 0.0) + share
+
+    def asked(self, observations: list[Observation]) -> list[bool]:
+        """Which faces the network is asked about."""
+        if "fit" not in self.stages or self.fitter.lm.regress is None or not observations:
+            return [True] * len(observations)
+        return [yaw >= ASKED_YAW for yaw in self.fitter.rough_yaw(observations)]
 
     def fit(self, group: list[PhotoOutcome], steps: Steps) -> None:
         """Solve all faces of a group in one batch."""
@@ -225,13 +232,19 @@ class Pipeline:
             return
         steps.report(found[0][0].index, "fit", 0.4)
         started = time.perf_counter()
-        observations = [replace(observe(photo, face, name), opinion=said) for _, photo, face, said in found]
+        observations = [replace(observe(photo, face, name), opinion=self.heard(said)) for _, photo, face, said in found]
         solve = self.fitter.fit if "fit" in self.stages else self.fitter.pose
         results = solve(observations)
         share = elapsed_ms(started) / len(found)
         for (outcome, _, face, _), observation, result in zip(found, observations, results):
             outcome.timings_ms["fit"] = outcome.timings_ms.get("fit", 0.0) + share
             outcome.reconstructions.append(self.assemble(outcome, face, observation, result))
+
+    def heard(self, said: Opinion | None) -> Opinion | None:
+        """What the fit takes of it: all or nothing, by how far the network sees the head turned."""
+        if said is None or self.fitter.lm.regress is None or said.yaw >= HEARD_YAW:
+            return said
+        return None
 
     def assemble(
         self,

@@ -124,10 +124,14 @@ class RegressStage:
         found = torch.where((nobody & seen)[:, None], unguarded, found)
         return found * (FARTHEST / found.norm(dim=1, keepdim=True).clamp_min(FARTHEST))
 
+    def apart(self, landmarks: torch.Tensor) -> torch.Tensor:
+        """(B, L, 2) -> (B, 2 L): aligned, less the mean shape; 0 for landmarks that have no say."""
+        normal = align(landmarks, self.shape, self.used.expand(len(landmarks), -1))
+        return ((normal - self.shape) * self.used[:, None]).flatten(1)
+
     def read(self, landmarks: torch.Tensor) -> torch.Tensor:
         """(B, L, 2) -> (B, I): the map itself, every landmark taken as it is."""
-        normal = align(landmarks, self.shape, self.used.expand(len(landmarks), -1))
-        return lift((normal - self.shape).flatten(1), self.turn) @ self.weights.mT + self.intercept
+        return lift(self.apart(landmarks), self.turn) @ self.weights.mT + self.intercept
 
     def believed(self, landmarks: torch.Tensor, trust: torch.Tensor) -> torch.Tensor:
         """(B, L) bool: landmarks that are trusted and that some face could have."""

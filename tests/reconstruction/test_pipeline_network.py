@@ -13,6 +13,7 @@ from backend import cli
 from backend.errors import DependencyError, ModelError, WeightsError
 from backend.face_model.model import FaceModel, ModelInfo
 from backend.face_model.registry import get_model
+from backend.geometry.rotation import rotation_from_head_euler
 from backend.network import choice
 from backend.network.backbone import SIZES, Backbone
 from backend.network.calibration import Calibration
@@ -22,6 +23,7 @@ from backend.network.encoder_weights import save_encoder
 from backend.network.interface import FaceCrop, Regressed
 from backend.network.outputs import Layout
 from backend.network.weights_file import WeightsInfo, save_weights
+from backend.reconstruction import pipeline as pipeline_module
 from backend.reconstruction.pipeline import Pipeline, default_stages
 from backend.server.engine import Engine
 from backend.server.item import Item
@@ -86,6 +88,13 @@ class Oracle:
         return self.said
 
 
+@pytest.fixture
+def all_asked(monkeypatch):
+    """The network is asked about heads that look into the camera too."""
+    monkeypatch.setattr(pipeline_module, "ASKED_YAW", 0.0)
+    monkeypatch.setattr(pipeline_module, "HEARD_YAW", 0.0)
+
+
 def test_weights_alone_bring_the_stage(pipeline):
     assert pipeline.stages == ("detect", "regress", "fit", "texture")
     assert isinstance(pipeline.encoder, FaceEncoder)
@@ -106,6 +115,7 @@ def test_the_head_is_the_networks_where_there_is_no_fit(model, pipeline):
     assert head.fit.converged and head.fit.iterations == 0 and head.fit.sigma_identity.shape == head.identity.shape
 
 
+@pytest.mark.usefixtures("all_asked")
 def test_a_network_that_knows_nothing_leaves_the_fit_as_it_was(pipeline):
     (alone,) = at(pipeline, "detect", "fit").reconstruct_photo(load_photo(EXAMPLE))
     (outcome,) = at(pipeline, "detect", "regress", "fit").reconstruct_many([EXAMPLE])
@@ -116,6 +126,31 @@ def test_a_network_that_knows_nothing_leaves_the_fit_as_it_was(pipeline):
     assert both.fit.rms_relative < 1.05 * alone.fit.rms_relative
 
 
+def test_a_network_is_neither_asked_nor_heard_of_a_head_that_looks_into_the_camera(model, pipeline, monkeypatch):
+    photo = load_photo(EXAMPLE)
+    (alone,) = at(pipeline, "detect", "fit").reconstruct_photo(photo)
+    said = pipeline.encoder.regress([pipeline.encoder.crop(photo, pipeline.detector.detect(photo)[0])])
+    # Sure of everything, wrong in everything, and the head as frontal as it is.
+    said.identity[:], said.R[0] = 2.0, alone.camera.R
+    said.sigma.update({name: np.full_like(values, 0.01) for name, values in said.sigma.items()})
+    oracle = Oracle(model, said)
+    before, pipeline.made_encoder = pipeline.made_encoder, oracle
+    try:
+        (both,) = at(pipeline, "detect", "regress", "fit").reconstruct_photo(photo)
+        assert oracle.seen == []
+        np.testing.assert_array_equal(both.identity, alone.identity)
+        monkeypatch.setattr(pipeline_module, "ASKED_YAW", 0.0)
+        (both,) = at(pipeline, "detect", "regress", "fit").reconstruct_photo(photo)
+        assert oracle.seen == [1]
+        np.testing.assert_array_equal(both.identity, alone.identity)
+        said.R[0] = said.R[0] @ rotation_from_head_euler(60.0).T @ rotation_from_head_euler()
+        (both,) = at(pipeline, "detect", "regress", "fit").reconstruct_photo(photo)
+        assert np.abs(both.identity - alone.identity).max() > 0.1, "a head that it sees turned"
+    finally:
+        pipeline.made_encoder = before
+
+
+@pytest.mark.usefixtures("all_asked")
 def test_a_network_that_knows_is_heard(model, pipeline):
     """An identity that it is sure of comes through, the landmarks keep their place."""
     photo = load_photo(EXAMPLE)
@@ -158,6 +193,7 @@ def test_all_photos_of_a_group_are_looked_at_together_and_bad_ones_left_out(mode
     assert [len(outcome.reconstructions) for outcome in outcomes] == [1, 0, 1] and outcomes[1].error is not None
 
 
+@pytest.mark.usefixtures("all_asked")
 def test_an_answer_without_sense_fails_its_photo_alone(model, pipeline, monkeypatch):
     real, calls = pipeline.encoder.regress, []
 

@@ -1,0 +1,95 @@
+"""What the regression says of faces that it was not made for: turned far, or with something before them.
+
+The map of `regress.py` was learned where landmarks are right. In profile, and behind hands and hair, a detector
+guesses, and the map then reads the guess as if it were a face: worse than saying nothing. A small network that saw
+the map's answers and the landmarks of thousands of such people, with the truth, says what is wrong with them
+(`trainer/learn_correction.py`). Where the map is right it changes next to nothing.
+
+Symbols: B batch, L landmarks, I identity modes, C numbers of the landmarks' shape, D numbers of an answer,
+H hidden units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from backend.errors import ModelError
+
+# What the network reads is bounded, in standard deviations: it has seen nothing beyond and shall not extrapolate.
+LARGEST_INPUT = 6.0
+
+
+@dataclass(frozen=True)
+class Correction:
+    """Weights of the small network; its inputs are standardised by the first three.
+
+    Attributes
+    ----------
+    shape_rows : (C, 2 L) float32
+        Read aligned landmarks less the mean shape of the regression.
+    answer_rows : (D, I) float32
+        Read the regression's answer.
+    middle : (C + D,) float32
+    weight_1, bias_1 : (H, C + D), (H,) float32
+    weight_2, bias_2 : (H, H), (H,) float32
+    weight_3, bias_3 : (I, H), (I,) float32
+        To what is to be added to the answer.
+    """
+
+    shape_rows: np.ndarray
+    answer_rows: np.ndarray
+    middle: np.ndarray
+    weight_1: np.ndarray
+    bias_1: np.ndarray
+    weight_2: np.ndarray
+    bias_2: np.ndarray
+    weight_3: np.ndarray
+    bias_3: np.ndarray
+
+    def save(self, path: Path, metadata: dict[str, str]) -> None:
+        """Write one safetensors file."""
+        tensors = {f.name: np.ascontiguousarray(getattr(self, f.name), np.float32) for f in fields(self)}
+        save_file(tensors, path, metadata=metadata)
+
+    @classmethod
+    def load(cls, path: Path) -> Correction:
+        """Read what :meth:`save` wrote; raises :class:`ModelError` when it is not that."""
+        try:
+            tensors = load_file(path)
+            return cls(**{f.name: tensors[f.name] for f in fields(cls)})
+        except (OSError, KeyError, SafetensorError) as error:
+            raise ModelError(
+                f"The weights {path.name} cannot be read; reinstall mgcface or learn them again with "
+                "`python -m trainer.learn_correction`."
+            ) from error
+
+
+class CorrectStage:
+    """A :class:`Correction` on a device, in the precision of the fit."""
+
+    def __init__(self, correction: Correction, device: torch.device, dtype: torch.dtype) -> None:
+        for f in fields(correction):
+            setattr(self, f.name, torch.as_tensor(getattr(correction, f.name), dtype=dtype, device=device))
+
+    shape_rows: torch.Tensor
+    answer_rows: torch.Tensor
+    middle: torch.Tensor
+    weight_1: torch.Tensor
+    bias_1: torch.Tensor
+    weight_2: torch.Tensor
+    bias_2: torch.Tensor
+    weight_3: torch.Tensor
+    bias_3: torch.Tensor
+
+    def identity(self, apart: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
+        """Aligned landmarks less the mean shape (B, 2 L), and the regression's answer (B, I) -> (B, I) put right."""
+        read = torch.cat([apart @ self.shape_rows.mT, answer @ self.answer_rows.mT], dim=1) - self.middle
+        hidden = torch.relu(read.clamp(-LARGEST_INPUT, LARGEST_INPUT) @ self.weight_1.mT + self.bias_1)
+        hidden = torch.relu(hidden @ self.weight_2.mT + self.bias_2)
+        return answer + hidden @ self.weight_3.mT + self.bias_3
