@@ -12,21 +12,18 @@ H hidden units.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from backend.errors import ModelError
+from backend.reconstruction.learned_arrays import LearnedArrays
 
 # What the network reads is bounded, in standard deviations: it has seen nothing beyond and shall not extrapolate.
 LARGEST_INPUT = 6.0
 
 
 @dataclass(frozen=True)
-class Correction:
+class Correction(LearnedArrays):
     """Weights of the small network; its inputs are standardised by the first three.
 
     Attributes
@@ -42,6 +39,8 @@ class Correction:
         To what is to be added to the answer.
     """
 
+    made_by = "python -m trainer.learn_correction"
+
     shape_rows: np.ndarray
     answer_rows: np.ndarray
     middle: np.ndarray
@@ -51,23 +50,6 @@ class Correction:
     bias_2: np.ndarray
     weight_3: np.ndarray
     bias_3: np.ndarray
-
-    def save(self, path: Path, metadata: dict[str, str]) -> None:
-        """Write one safetensors file."""
-        tensors = {f.name: np.ascontiguousarray(getattr(self, f.name), np.float32) for f in fields(self)}
-        save_file(tensors, path, metadata=metadata)
-
-    @classmethod
-    def load(cls, path: Path) -> Correction:
-        """Read what :meth:`save` wrote; raises :class:`ModelError` when it is not that."""
-        try:
-            tensors = load_file(path)
-            return cls(**{f.name: tensors[f.name] for f in fields(cls)})
-        except (OSError, KeyError, SafetensorError) as error:
-            raise ModelError(
-                f"The weights {path.name} cannot be read; reinstall mgcface or learn them again with "
-                "`python -m trainer.learn_correction`."
-            ) from error
 
 
 class CorrectStage:

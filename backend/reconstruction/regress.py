@@ -16,15 +16,12 @@ Symbols: B batch, L landmarks, K components of landmark shapes, I identity modes
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from backend.errors import ModelError
+from backend.reconstruction.learned_arrays import LearnedArrays
 
 # Rounds of finding wrong landmarks; the residual in standard deviations at which one loses most of its
 # say in finding the others; and the one past which it is wrong.
@@ -42,7 +39,7 @@ LARGEST_TURN = 3.0
 
 
 @dataclass(frozen=True)
-class Regressor:
+class Regressor(LearnedArrays):
     """Map from upright, normalised landmarks to identity coefficients: :func:`lift`, then linear.
 
     Attributes
@@ -62,6 +59,8 @@ class Regressor:
         Standard deviation of the error on people not learned from.
     """
 
+    made_by = "mgcface measure-detector"
+
     shape: np.ndarray
     components: np.ndarray
     residual: np.ndarray
@@ -69,23 +68,6 @@ class Regressor:
     weights: np.ndarray
     intercept: np.ndarray
     sigma: np.ndarray
-
-    def save(self, path: Path, metadata: dict[str, str]) -> None:
-        """Write one safetensors file."""
-        tensors = {f.name: np.ascontiguousarray(getattr(self, f.name), np.float32) for f in fields(self)}
-        save_file(tensors, path, metadata=metadata)
-
-    @classmethod
-    def load(cls, path: Path) -> Regressor:
-        """Read what :meth:`save` wrote; raises :class:`ModelError` when it is not that."""
-        try:
-            tensors = load_file(path)
-            return cls(**{f.name: tensors[f.name] for f in fields(cls)})
-        except (OSError, KeyError, SafetensorError) as error:
-            raise ModelError(
-                f"The regression weights {path.name} cannot be read; reinstall mgcface or learn them again with "
-                "`mgcface measure-detector`."
-            ) from error
 
 
 class RegressStage:

@@ -18,15 +18,13 @@ Symbols: B photos, I identity modes, D directions, M middles.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from backend.errors import ModelError
 from backend.face_model.model import FaceModel
+from backend.reconstruction.learned_arrays import LearnedArrays
 
 DATA = Path(__file__).parent / "data"
 
@@ -43,7 +41,7 @@ TIE = 1e-6
 
 
 @dataclass(frozen=True)
-class PersonStatistics:
+class PersonStatistics(LearnedArrays):
     """How identities spread between people and between the photos of one.
 
     Attributes
@@ -56,26 +54,11 @@ class PersonStatistics:
         ``rho`` of photos of one person.
     """
 
+    made_by = "python -m trainer.measure_views"
+
     middles: np.ndarray
     directions: np.ndarray
     correlation: np.ndarray
-
-    def save(self, path: Path, metadata: dict[str, str]) -> None:
-        """Write one safetensors file."""
-        tensors = {f.name: np.ascontiguousarray(getattr(self, f.name), np.float32) for f in fields(self)}
-        save_file(tensors, path, metadata=metadata)
-
-    @classmethod
-    def load(cls, path: Path) -> PersonStatistics:
-        """Read what :meth:`save` wrote; raises :class:`ModelError` when it is not that."""
-        try:
-            tensors = load_file(path)
-            return cls(**{f.name: tensors[f.name] for f in fields(cls)})
-        except (OSError, KeyError, SafetensorError) as error:
-            raise ModelError(
-                f"The statistics {path.name} cannot be read; reinstall mgcface or measure them again with "
-                "`python -m trainer.measure_views`."
-            ) from error
 
 
 def statistics_path(model_name: str, landmark_set: str) -> Path:
