@@ -82,7 +82,7 @@ def test_covered_faces_come_nearer_and_open_ones_stay():
     painter, detector = Painter(model), MediaPipeDetector(passes=2, threads=1)
     millimetres = 1000.0 * mean_distance_map(model)
     wrong: dict[bool, list[list[float]]] = {True: [], False: []}
-    for number in range(700, 748):
+    for number in range(700, 736):
         known = draw(model, number)
         if not known.occluder and abs(known.yaw) > 45.0:
             continue
@@ -94,6 +94,6 @@ def test_covered_faces_come_nearer_and_open_ones_stay():
             off = [float(np.linalg.norm(millimetres @ (identity - known.identity))) for identity in found]
             wrong[bool(known.occluder)].append(off)
     covered, open_face = (np.mean(wrong[kind], axis=0) for kind in (True, False))
-    assert len(wrong[True]) > 15 and len(wrong[False]) > 7
+    assert len(wrong[True]) > 11 and len(wrong[False]) > 4
     assert covered[1] < 0.95 * covered[0]
     assert open_face[1] < 1.03 * open_face[0]
