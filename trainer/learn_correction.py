@@ -14,35 +14,29 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from backend.errors import MgcFaceError
 from backend.face_model.model import FaceModel
 from backend.face_model.registry import get_model
-from backend.geometry.rotation import rotation_from_head_euler
+from backend.geometry.rotation import head_euler_degrees, rotation_from_head_euler
 from backend.reconstruction.correction import LARGEST_INPUT, Correction, CorrectStage
 from backend.reconstruction.landmark_model import shipped_regressor
 from backend.reconstruction.regress import RegressStage
 from backend.rendering.tone import linear_to_srgb, srgb_to_linear
-from backend.vision.mediapipe_detector import MediaPipeDetector
-from backend.vision.photo import Photo
 from trainer.data.occluders import Capsules, draw_over, hands_and_locks
 from trainer.data.painter import Painter
 from trainer.data.people import Person, draw_person
 from trainer.data.skins import unwrap_skins
-from trainer.measure_detector import LANDMARKS, Mirror
+from trainer.measure_detector import LANDMARKS, Mirror, detections
+from trainer.measure_views import fingerprint
 
 # After the people of the regression; evaluations use others.
 FIRST_SEED = 1_020_000
-BLOCK = 250
 
 # How many are turned anyhow, up to where no detector finds them, and how many have something before the face.
 TURNED, LARGEST_YAW, COVERED = 0.25, 88.0, 0.2
@@ -66,8 +60,8 @@ class Seen:
     covered: np.ndarray
 
 
-def draw_difficult(model: FaceModel, painter: Painter, seed: int) -> tuple[Person, np.ndarray, bool]:
-    """The person of a seed, a picture (H, W, 3) uint8, and whether something is before the face."""
+def difficult_person(model: FaceModel, seed: int) -> tuple[Person, bool, np.random.Generator]:
+    """The person of a seed, whether something is before the face, and the generator that draws it."""
     person = draw_person(model, seed)
     rng = np.random.default_rng([seed, 77])
     if rng.random() < TURNED:
@@ -75,49 +69,34 @@ def draw_difficult(model: FaceModel, painter: Painter, seed: int) -> tuple[Perso
         R = rotation_from_head_euler(rng.uniform(-LARGEST_YAW, LARGEST_YAW), rng.normal(0, 10), rng.normal(0, 8))
         place = camera.t + camera.R @ LOOKED_AT - R @ LOOKED_AT
         person = replace(person, camera=replace(camera, R=R, t=place))
+    return person, rng.random() < COVERED, rng
+
+
+def draw_difficult(model: FaceModel, painter: Painter, seed: int) -> np.ndarray:
+    """(H, W, 3) uint8 picture of :func:`difficult_person`."""
+    person, covered, rng = difficult_person(model, seed)
     picture = painter.paint(person, seed)
-    if rng.random() >= COVERED:
-        return person, picture, False
+    if not covered:
+        return picture
     capsules: Capsules | None = None
     while capsules is None or not bool((capsules.radius > 0).any()):
         capsules = hands_and_locks(1, len(picture), rng, torch.device("cpu"))
     linear = torch.as_tensor(srgb_to_linear(picture / 255.0), dtype=torch.float32)[None]
     drawn, _ = draw_over(linear, torch.zeros(linear.shape[:3]), capsules)
-    return person, (255.0 * linear_to_srgb(drawn[0].numpy().clip(0.0, 1.0))).round().astype(np.uint8), True
+    return (255.0 * linear_to_srgb(drawn[0].numpy().clip(0.0, 1.0))).round().astype(np.uint8)
 
 
-_WARM: dict[tuple[str, Path | None], tuple[FaceModel, Painter, MediaPipeDetector]] = {}
-
-
-def see_block(job: tuple[str, Path | None, int, int]) -> list[tuple[np.ndarray, np.ndarray, float, bool]]:
-    """One worker's share: the people with seeds from one up to another whose face was found."""
-    name, skins, start, stop = job
-    if (name, skins) not in _WARM:
-        torch.set_num_threads(1)
-        model = get_model(name)
-        worn = None if skins is None else np.load(skins, allow_pickle=False)
-        _WARM[name, skins] = (model, Painter(model, worn), MediaPipeDetector(passes=2, threads=1))
-    model, painter, detector = _WARM[name, skins]
+def see(model: FaceModel, people: int, workers: int, skins: Path | None) -> Seen:
+    """Draw and detect, with a line that says how far it is."""
     rows = []
-    for seed in range(start, stop):
-        person, picture, covered = draw_difficult(model, painter, seed)
-        try:
-            faces = detector.detect(Photo(picture))
-        except MgcFaceError:
-            continue
-        if faces:
-            R = person.camera.R
-            yaw = float(np.degrees(np.arctan2(R[0, 2], -R[2, 2])))
-            rows.append((faces[0].landmarks[LANDMARKS].astype(np.float32), person.identity, yaw, covered))
-    return rows
-
-
-def see(name: str, people: int, workers: int, skins: Path | None) -> Iterator[list]:
-    """What :func:`see_block` saw, block by block."""
-    end = FIRST_SEED + people
-    jobs = [(name, skins, start, min(start + BLOCK, end)) for start in range(FIRST_SEED, end, BLOCK)]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(see_block, jobs)
+    for seed, landmarks in detections(model.info.name, people, workers, FIRST_SEED, skins, draw_difficult):
+        if landmarks is not None:
+            person, covered, _ = difficult_person(model, seed)
+            yaw = head_euler_degrees(person.camera.R)["yaw"]
+            rows.append((landmarks.astype(np.float32), person.identity, yaw, covered))
+        sys.stdout.write(f"\r{len(rows)} found of {seed + 1 - FIRST_SEED}")
+        sys.stdout.flush()
+    return Seen(*(np.array(column) for column in zip(*rows)))
 
 
 def learn(seen: Seen, model: FaceModel, regress: RegressStage, seed: int = 0) -> tuple[Correction, list[str]]:
@@ -234,18 +213,14 @@ def main() -> None:
     regressor = shipped_regressor(model, LANDMARKS)
     assert regressor is not None
     photos = [path for folder in options.skins for path in sorted(folder.glob("*.jpg"))]
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         skins = Path(folder) / "skins.npy" if photos else None
         if skins is not None:
             np.save(skins, unwrap_skins(model, photos), allow_pickle=False)
-        for block in see(model.info.name, options.people, options.workers, skins):
-            rows += block
-            sys.stdout.write(f"\r{len(rows)} found of {options.people}")
-            sys.stdout.flush()
-    seen = Seen(*(np.array(column) for column in zip(*rows)))
+        seen = see(model, options.people, options.workers, skins)
     correction, lines = learn(seen, model, RegressStage(regressor, torch.device("cpu"), torch.float64))
-    correction.save(options.out, {"model": model.info.name, "people": str(len(rows)), "asked": str(options.people)})
+    metadata = {"model": model.info.name, "people": str(len(seen.identity)), "asked": str(options.people)}
+    correction.save(options.out, {**metadata, "regressor": fingerprint(model.info.name)})
     sys.stdout.write("\nmean face, regression, corrected, mm root mean square:\n" + "\n".join(lines) + "\n")
 
 

@@ -94,12 +94,23 @@ def measure(
     return Measurements(*(np.array(column) for column in zip(*rows)), missed=missed)
 
 
+# A picture (H, W, 3) uint8 of the person of a seed.
+Draw = Callable[[FaceModel, Painter, int], np.ndarray]
+
+
+def painted(model: FaceModel, painter: Painter, seed: int) -> np.ndarray:
+    return painter.paint(draw_person(model, seed), seed)
+
+
 def detections(
-    model_name: str, people: int, workers: int, first_seed: int, skins: Path | None = None
+    model_name: str, people: int, workers: int, first_seed: int, skins: Path | None = None, draw: Draw = painted
 ) -> Iterator[tuple[int, np.ndarray | None]]:
-    """(seed, landmarks (L, 2) or None where the detector saw no face), in the order of the seeds."""
+    """(seed, landmarks (L, 2) or None where the detector saw no face), in the order of the seeds.
+
+    ``draw`` is a function of a module, so that the workers find it.
+    """
     starts = range(first_seed, first_seed + people, BLOCK)
-    blocks = [Block(model_name, start, min(start + BLOCK, first_seed + people), skins) for start in starts]
+    blocks = [Block(model_name, start, min(start + BLOCK, first_seed + people), skins, draw) for start in starts]
     # Fresh processes: a fork would copy the threads of PyTorch and MediaPipe in whatever state they are.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for block, found in zip(blocks, pool.map(detect_block, blocks)):
@@ -114,6 +125,7 @@ class Block:
     start: int
     stop: int
     skins: Path | None
+    draw: Draw
 
 
 _WARM: dict[tuple[str, Path | None], tuple[FaceModel, Painter, MediaPipeDetector]] = {}
@@ -131,7 +143,7 @@ def detect_block(block: Block) -> list[np.ndarray | None]:
     found: list[np.ndarray | None] = []
     for seed in range(block.start, block.stop):
         try:
-            faces = detector.detect(Photo(painter.paint(draw_person(model, seed), seed)))
+            faces = detector.detect(Photo(block.draw(model, painter, seed)))
         except MgcFaceError:
             faces = []
         found.append(faces[0].landmarks[LANDMARKS].astype(np.float64) if faces else None)

@@ -187,8 +187,9 @@ def _residual(landmarks, seen, rotation, pose, points, strips):
                 farthest = outward
                 chosen[c] = s
         used[landmarks.contour[c]] = strips[c, chosen[c]]
-    right, down = _upright(rotation)
-    frame = np.array([[right[0], down[0]], [right[1], down[1]]])
+    # Upright with the head in the image: its down axis is the second column.
+    down_x, down_y = -rotation[0, 1], -rotation[1, 1]
+    frame = np.array([[down_y, down_x], [-down_x, down_y]]) / max(np.sqrt(down_x**2 + down_y**2), 1e-9)
     camera, apart, white = np.empty((count, 3)), np.empty((count, 2)), np.empty((count, 2))
     weight, cost, wide = np.empty(count), 0.0, CAUCHY_SCALE**2
     for i in range(count):
@@ -212,14 +213,6 @@ def _turned(rotation, point, offset):
     y = rotation[1, 0] * point[0] + rotation[1, 1] * point[1] + rotation[1, 2] * point[2] + offset[1]
     z = rotation[2, 0] * point[0] + rotation[2, 1] * point[1] + rotation[2, 2] * point[2] + offset[2]
     return x, y, z
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _upright(rotation):
-    """Columns of the frame that stands upright with the head in the image."""
-    down = np.array([-rotation[0, 1], -rotation[1, 1]])
-    down /= max(np.sqrt(down[0] ** 2 + down[1] ** 2), 1e-9)
-    return np.array([down[1], -down[0]]), down
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

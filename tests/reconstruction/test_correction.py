@@ -7,17 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from backend.errors import ModelError
 from backend.face_model.registry import get_model
 from backend.reconstruction.correction import LARGEST_INPUT, Correction, CorrectStage
 from backend.reconstruction.fit import Fitter
-from backend.reconstruction.landmark_model import LandmarkModel, shipped_correction
+from backend.reconstruction.landmark_model import DATA, LandmarkModel, shipped_correction
 from backend.reconstruction.observation import observe
 from backend.vision.mediapipe_detector import MediaPipeDetector
 from trainer.data.painter import Painter
 from trainer.learn_correction import mean_distance_map
 from trainer.measure_fit import draw, photograph
+from trainer.measure_views import fingerprint
 
 SET = "mediapipe478"
 
@@ -63,6 +65,12 @@ def test_weights_come_back_from_their_file(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ModelError, match=r"correction.safetensors cannot be read"):
         Correction.load(path)
+
+
+def test_the_weights_belong_to_the_regression():
+    """Whoever learns the regression anew learns this anew: `python -m trainer.learn_correction`."""
+    with safe_open(DATA / f"correction_open-head_{SET}.safetensors", "numpy") as file:
+        assert file.metadata()["regressor"] == fingerprint("open-head")
 
 
 def test_other_models_and_detectors_have_none():
