@@ -18,6 +18,7 @@ from backend.geometry.rotation import FRONTAL, head_euler_degrees
 from backend.reconstruction import fit_kernel
 from backend.reconstruction.landmark_cost import POSE, LandmarkCost, Observation, State
 from backend.reconstruction.landmark_model import LandmarkModel
+from backend.reconstruction.one_thread import one_thread
 from backend.reconstruction.priors import DISTANCE_LOG_SIGMA, DISTANCE_M, expression_prior
 
 MAX_ITERATIONS = 15
@@ -87,6 +88,7 @@ class Fitter:
         able = landmarks.device.type == "cpu" and landmarks.dtype == torch.float64
         self.compiled = fit_kernel.gather(self) if compiled and able else None
 
+    @one_thread()
     def fit(self, observations: Sequence[Observation]) -> list[FitResult]:
         """Solve every observation; the order is kept."""
         results: list[FitResult] = []
@@ -95,11 +97,13 @@ class Fitter:
             results += problem.solve()
         return results
 
+    @one_thread()
     def rough_yaw(self, observations: Sequence[Observation]) -> list[float]:
         """How far landmarks alone show each head turned to a side, degrees, in closed form."""
         rotations = Problem(self, observations).start().rotation
         return [abs(head_euler_degrees(_numpy(rotation))["yaw"]) for rotation in rotations]
 
+    @one_thread()
     def pose(self, observations: Sequence[Observation]) -> list[FitResult]:
         """Pose and camera of the mean face alone, identity and expression left at rest."""
         results: list[FitResult] = []
@@ -291,8 +295,7 @@ def kernel_limits(steps: int) -> fit_kernel.Limits:
 def solve_positive(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Solve (B, P, P) symmetric positive systems for (B, P) right sides.
 
-    By Cholesky, never LU: the batched LU of PyTorch 2.13 on the CPU fails inside MKL once a program has
-    called ``torch.set_num_threads``.
+    By Cholesky, never LU, see :mod:`backend.reconstruction.one_thread`.
     """
     return torch.cholesky_solve(right[..., None], torch.linalg.cholesky(matrix))[..., 0]
 

@@ -147,7 +147,7 @@ def estimate_light(
         right = torch.einsum("cnk,n,nc->ck", design, total, pixels)
         scale = normal.diagonal(dim1=-2, dim2=-1).mean(dim=-1)
         regular = torch.diag_embed(penalty * scale[:, None]) + 1e-12 * torch.eye(BASIS_SIZE, dtype=dtype).to(normal)
-        gamma = torch.linalg.solve(normal + regular, right[..., None])[..., 0]
+        gamma = torch.cholesky_solve(right[..., None], torch.linalg.cholesky(normal + regular))[..., 0]
         residual = (pixels - torch.einsum("cnk,ck->nc", design, gamma)).norm(dim=1)
         seen = residual[given > 0]
         sigma = MAD_TO_SIGMA * seen.median().clamp(min=1e-9)

@@ -56,8 +56,23 @@ def essential_matrix(R: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
 def rays(pixels: torch.Tensor, K: torch.Tensor) -> torch.Tensor:
     """(B, ..., 2) pixels, (B, 3, 3) intrinsics -> (B, ..., 3) rays of depth 1 in the camera frame."""
     homogeneous = torch.cat([pixels, torch.ones_like(pixels[..., :1])], dim=-1)
-    inverse = torch.linalg.inv(K)
-    return torch.einsum("bij,b...j->b...i", inverse, homogeneous)
+    return torch.einsum("bij,b...j->b...i", inverse_intrinsics(K), homogeneous)
+
+
+def inverse_intrinsics(K: torch.Tensor) -> torch.Tensor:
+    """(B, 3, 3) -> (B, 3, 3), written out for matrices whose lower left is 0 and whose last row is (0, 0, 1).
+
+    Not by LU, see :mod:`backend.reconstruction.one_thread`.
+    """
+    across, skew, right = K[:, 0].unbind(-1)
+    down, below = K[:, 1, 1], K[:, 1, 2]
+    zero, one = torch.zeros_like(across), torch.ones_like(across)
+    rows = [
+        [1.0 / across, -skew / (across * down), (skew * below - right * down) / (across * down)],
+        [zero, 1.0 / down, -below / down],
+        [zero, zero, one],
+    ]
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
 
 
 def epipolar_distance(
@@ -96,7 +111,7 @@ def epipolar_distance(
 
     def length(line: torch.Tensor, K: torch.Tensor) -> torch.Tensor:
         # Of the line's normal in pixels: lines move with the inverse transpose of what moves points.
-        in_pixels = line @ torch.linalg.inv(K)
+        in_pixels = line @ inverse_intrinsics(K)
         softening = SHORTEST_BASELINE / K[:, 0, 0, None]
         return (in_pixels[..., 0] ** 2 + in_pixels[..., 1] ** 2 + softening**2).sqrt()
 

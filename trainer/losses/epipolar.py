@@ -20,7 +20,7 @@ from __future__ import annotations
 import torch
 
 from backend.rendering.synthesis import View
-from backend.rendering.two_views import cross_matrix, epipolar_distance, relative_pose
+from backend.rendering.two_views import cross_matrix, epipolar_distance, inverse_intrinsics, relative_pose
 
 
 def epipolar_loss(
@@ -60,7 +60,7 @@ def published_epipolar_loss(
 ) -> torch.Tensor:
     """As published, with R [t]x and one picture: (B, L, 2), (B, L, 2) -> (B,) pixels."""
     R, t = relative_pose(target.R, target.t, source.R, source.t)
-    F = torch.linalg.inv(source.K).transpose(-1, -2) @ R @ cross_matrix(t) @ torch.linalg.inv(target.K)
+    F = inverse_intrinsics(source.K).transpose(-1, -2) @ R @ cross_matrix(t) @ inverse_intrinsics(target.K)
     points_target, points_source = (
         torch.cat([found, torch.ones_like(found[..., :1])], dim=-1) for found in (found_target, found_source)
     )
