@@ -13,6 +13,7 @@ import secrets
 import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -122,13 +123,16 @@ def write_whole(target: Path, files: Iterable[tuple[str, bytes]]) -> list[Path]:
 def head_files(reconstruction: Reconstruction, photo: Photo, formats: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """File name and content of every file, made one at a time."""
     eyes = eye_picture(reconstruction, photo) if {"glb", "obj", "overlay"} & set(formats) else None
-    if "json" in formats:
-        yield RECORD_FILE, record_text(reconstruction).encode("utf-8")
-    if "glb" in formats:
-        yield HEAD_GLB, head_glb(reconstruction, eyes)
-    yield from surface_files(reconstruction, eyes, formats)
-    if "overlay" in formats:
-        yield OVERLAY_FILE, jpeg_bytes(overlay_image(reconstruction, photo, eyes))
+    # The overlay is drawn while the others are packed.
+    with ThreadPoolExecutor(1, thread_name_prefix="overlay") as beside:
+        overlay = beside.submit(overlay_image, reconstruction, photo, eyes) if "overlay" in formats else None
+        if "json" in formats:
+            yield RECORD_FILE, record_text(reconstruction).encode("utf-8")
+        if "glb" in formats:
+            yield HEAD_GLB, head_glb(reconstruction, eyes)
+        yield from surface_files(reconstruction, eyes, formats)
+        if overlay is not None:
+            yield OVERLAY_FILE, jpeg_bytes(overlay.result())
 
 
 def surface_files(

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -107,6 +108,9 @@ class Pipeline:
             self.made_encoder = make_encoder(weights, self.model, self.device)
         self.detector = make_detector(detector)
         self.texture_size = texture_size if "texture" in self.stages else None
+        if self.texture_size is not None:
+            # While the detector loads and looks. What goes wrong here goes wrong again where it is told.
+            threading.Thread(target=quietly, args=(warm_up, self.model, self.texture_size), daemon=True).start()
         landmark_set = "ibug68" if detector == "fan" else "mediapipe478"
         self.fitter = Fitter(LandmarkModel(self.model, landmark_set, device=self.device))
         # Set while textures in the making are no longer wanted.
@@ -386,6 +390,11 @@ def default_stages(model_name: str, weights: str | Path | None = None) -> tuple[
     """All stages, but the network only where weights are named or are used by default."""
     regress = weights is not None or regress_by_default(model_name)
     return tuple(stage for stage in STAGES if stage != "regress" or regress)
+
+
+def quietly(work: Callable[..., object], *arguments: object) -> None:
+    with suppress(MgcFaceError):
+        work(*arguments)
 
 
 def is_full(group: list[PhotoOutcome]) -> bool:
