@@ -45,8 +45,8 @@ def reconstruct(
         str | None,
         typer.Option(
             "--stages",
-            help="Some of detect,regress,fit,texture. Without fit the head is the network's, or without regress too "
-            "the mean head posed on the photo. All when left out; regress only with --weights.",
+            help="Some of detect,regress,fit,refine,texture. Without fit the head is the network's, or without "
+            "regress too the mean head posed on the photo. All when left out; regress only with --weights.",
         ),
     ] = None,
     weights: WeightsOption = None,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Version of the document that --json prints.
 REPORT_VERSION = 1
 
-STAGES = ("detect", "regress", "fit", "texture")
+STAGES = ("detect", "regress", "fit", "refine", "texture")
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,8 @@ def check_stages(stages: tuple[str, ...] | None, weights: Path | None = None) ->
         raise UsageError(f"There is no stage {unknown[0]!r}; choose from {', '.join(STAGES)}.")
     if "detect" not in stages:
         raise UsageError("Nothing can be done without the stage detect; add it to --stages.")
+    if "refine" in stages and "fit" not in stages:
+        raise UsageError("The stage refine starts from the stage fit; add it to --stages or leave out refine.")
     if weights is not None and "regress" not in stages:
         raise UsageError("--weights is for the stage regress; add it to --stages or leave out --weights.")
 

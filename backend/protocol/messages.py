@@ -15,7 +15,7 @@ import numpy as np
 
 from .wire import ID_PATTERN, Message, ProtocolError
 
-STAGES = ("detect", "regress", "fit", "texture")
+STAGES = ("detect", "regress", "fit", "refine", "texture")
 TEXTURE_SIZES = (0, 1024, 2048, 4096)
 DETECTORS = ("mediapipe", "fan")
 # Priorities of a job: work in the background, a click, something that somebody waits for right now.

@@ -122,10 +122,14 @@ class JointProblem(Problem):
         self.prior = IdentityPrior(alone.new_zeros(identity), alone, alone.new_ones(identity))
 
     def solve_together(self) -> JointFit:
+        return self.descend_from(self.believe())
+
+    def believe(self) -> State:
+        """Take what the regression says of the photos as the identity's prior; the state to start from."""
         state = self.start()
         if self.lm.regress is not None:
             self.prior = fused(self.regressed(), self.lm.regress.sigma, views_of(state), self.prior.precision)
-        return self.descend_from(state)
+        return state
 
     def descend_from(self, state: State) -> JointFit:
         """From the identity believed before: pose first, then everything."""

@@ -1,6 +1,6 @@
 """Several photos of one person, from files to one head.
 
-decode -> detect -> who does not belong -> joint fit -> whose fit disagrees -> texture. The stages are those
+decode -> detect -> who does not belong -> joint fit -> whose fit disagrees -> refine -> texture. The stages are those
 of :class:`~backend.reconstruction.pipeline.Pipeline`; what is particular to one person is here.
 """
 
@@ -17,7 +17,9 @@ from backend.errors import MgcFaceError
 from backend.reconstruction.joint import JointFit, fit_together, regressed
 from backend.reconstruction.landmark_cost import Observation
 from backend.reconstruction.observation import observe
-from backend.reconstruction.pipeline import PhotoOutcome, Pipeline, Progress, Source, Steps, elapsed_ms, named
+from backend.reconstruction.outcome import PhotoOutcome, Progress, Source, Steps, elapsed_ms, named
+from backend.reconstruction.photometric import refine_photos
+from backend.reconstruction.pipeline import Pipeline
 from backend.reconstruction.result import Reconstruction, Texture
 from backend.reconstruction.same_person import shipped_statistics, strangers
 from backend.reconstruction.texture_views import bake_views
@@ -170,6 +172,10 @@ def reconstruct_person(
         leave_out_strangers(pipeline, candidates)
     fit = solve(pipeline, candidates, keep_all)
     timings["fit"] = elapsed_ms(started)
+    if "refine" in pipeline.stages:
+        started = time.perf_counter()
+        fit = refined(pipeline, sources, candidates, fit, steps)
+        timings["refine"] = elapsed_ms(started)
     person = assemble(pipeline, sources, outcomes, candidates, fit)
     if pipeline.texture_size is not None:
         started = time.perf_counter()
@@ -248,6 +254,25 @@ def solve(pipeline: Pipeline, candidates: list[Candidate], keep_all: bool) -> Jo
             f"The landmarks disagree with those of the other photos ({100 * away[worst]:.1f} % of the face height "
             f"where the others are off by {100 * typical:.1f} %); switch on Keep All (--keep-all) to use it."
         )
+
+
+def refined(
+    pipeline: Pipeline, sources: Sequence[Source], candidates: Sequence[Candidate], fit: JointFit, steps: Steps
+) -> JointFit:
+    """The joint fit, refined by what the photos show of the skin."""
+    used = [candidate for candidate in candidates if candidate.reason is None]
+
+    def photo(place: int) -> Photo | None:
+        outcome = used[place].outcome
+        if outcome.photo is not None and outcome.photo.pixels.size:
+            return outcome.photo
+        source = sources[outcome.index]
+        return source if isinstance(source, Photo) else read_photo(source)
+
+    def hear(part: float) -> None:
+        steps.report(used[0].outcome.index, "refine", 0.45 + 0.05 * part)
+
+    return refine_photos(pipeline.fitter, [candidate.observation for candidate in used], fit, photo, hear)
 
 
 def textured(person: Person, size: int, steps: Steps) -> Person:

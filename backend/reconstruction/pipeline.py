@@ -1,7 +1,7 @@
 """The pipeline: photos in, heads out.
 
-decode -> detect -> regress -> fit -> texture. Every stage times itself, reports progress and checks for cancel
-before it starts; photos go through in groups so that the fit solves many at once while memory stays
+decode -> detect -> regress -> fit -> refine -> texture. Every stage times itself, reports progress and checks for
+cancel before it starts; photos go through in groups so that the fit solves many at once while memory stays
 bounded. One bad photo becomes a :class:`PhotoOutcome` with an error and stops nothing.
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -25,19 +25,22 @@ from backend.geometry.camera import Camera, intrinsics
 from backend.network.choice import make_encoder, regress_by_default
 from backend.network.interface import Encoder
 from backend.reconstruction.fit import FitResult, Fitter
+from backend.reconstruction.joint import JointFit
 from backend.reconstruction.landmark_cost import Observation
 from backend.reconstruction.landmark_model import LandmarkModel
 from backend.reconstruction.observation import observe, report, unfitted
 from backend.reconstruction.opinion import ASKED_YAW, HEARD_YAW, Opinion, opinion
+from backend.reconstruction.outcome import PhotoOutcome, Progress, Source, Steps, decode, elapsed_ms, faces_of, named
+from backend.reconstruction.photometric import refine_photos
+from backend.reconstruction.photometric_face import albedo_of, face_of
 from backend.reconstruction.result import Reconstruction, Texture
 from backend.reconstruction.texture import bake_texture, warm_up
 from backend.reconstruction.texture_raster import serial_bands
 from backend.rendering.cpu_backend import thread_count
-from backend.vision.decode import PhotoFile, read_photo
 from backend.vision.detector import DetectorName, make_detector
 from backend.vision.photo import DetectedFace, Photo
 
-STAGES = ("detect", "regress", "fit", "texture")
+STAGES = ("detect", "regress", "fit", "refine", "texture")
 
 # A group ends at this many photos or megapixels, whichever comes first.
 GROUP_PHOTOS = 16
@@ -47,26 +50,6 @@ GROUP_MEGAPIXELS = 100.0
 TEXTURES_AT_ONCE = 4
 # How often a request to stop is heard while textures are made.
 HEAR_EVERY_S = 0.1
-
-Progress = Callable[[int, str, float], None]
-Source = str | Path | Photo | PhotoFile
-
-
-@dataclass
-class PhotoOutcome:
-    """What became of one photo: heads, or the error that says why not.
-
-    ``index`` is the photo's place in the call; ``photo`` is dropped (None) when decoding failed.
-    """
-
-    index: int
-    path: Path | None
-    photo: Photo | None = None
-    reconstructions: list[Reconstruction] = field(default_factory=list)
-    error: MgcFaceError | None = None
-    faces: list[DetectedFace] = field(default_factory=list, repr=False)
-    opinions: list[Opinion | None] = field(default_factory=list, repr=False)
-    timings_ms: dict[str, float] = field(default_factory=dict)
 
 
 class Pipeline:
@@ -97,10 +80,8 @@ class Pipeline:
         weights: str | Path | None = None,
     ) -> None:
         self.model = model if isinstance(model, FaceModel) else get_model(model)
-        self.stages = default_stages(self.model.info.name, weights) if stages is None else tuple(stages)
-        unknown = [stage for stage in self.stages if stage not in STAGES]
-        if unknown:
-            raise DependencyError(f"There is no stage {unknown[0]!r}; choose from {', '.join(STAGES)}.")
+        self.stages = default_stages(self.model, weights) if stages is None else tuple(stages)
+        check_stages(self.stages, self.model)
         self.device = resolve_device(device)
         self.weights = weights
         self.made_encoder: Encoder | None = None
@@ -108,9 +89,8 @@ class Pipeline:
             self.made_encoder = make_encoder(weights, self.model, self.device)
         self.detector = make_detector(detector)
         self.texture_size = texture_size if "texture" in self.stages else None
-        if self.texture_size is not None:
-            # While the detector loads and looks. What goes wrong here goes wrong again where it is told.
-            threading.Thread(target=quietly, args=(warm_up, self.model, self.texture_size), daemon=True).start()
+        # While the detector loads and looks. What goes wrong here goes wrong again where it is told.
+        threading.Thread(target=quietly, args=(self.warm_up,), daemon=True).start()
         landmark_set = "ibug68" if detector == "fan" else "mediapipe478"
         self.fitter = Fitter(LandmarkModel(self.model, landmark_set, device=self.device))
         # Set while textures in the making are no longer wanted.
@@ -122,6 +102,13 @@ class Pipeline:
         if self.made_encoder is None:
             self.made_encoder = make_encoder(self.weights, self.model, self.device)
         return self.made_encoder
+
+    def warm_up(self) -> None:
+        """Make the tables that refinement and texture need."""
+        if "refine" in self.stages:
+            face_of(self.model)
+        if self.texture_size is not None:
+            warm_up(self.model, self.texture_size)
 
     # -- calls -----------------------------------------------------------------------------------
 
@@ -156,7 +143,7 @@ class Pipeline:
                 self.detect(outcome, all_faces, steps)
             self.regress(group, steps)
             self.fit(group, steps)
-            yield from self.textured(group, steps)
+            yield from self.finished(group, steps)
 
     # -- stages ------------------------------------------------------------------------------------
 
@@ -242,6 +229,7 @@ class Pipeline:
         share = elapsed_ms(started) / len(found)
         for (outcome, _, face, _), observation, result in zip(found, observations, results):
             outcome.timings_ms["fit"] = outcome.timings_ms.get("fit", 0.0) + share
+            outcome.fits.append((observation, result))
             outcome.reconstructions.append(self.assemble(outcome, face, observation, result))
 
     def heard(self, said: Opinion | None) -> Opinion | None:
@@ -276,8 +264,8 @@ class Pipeline:
             warnings=warnings,
         )
 
-    def textured(self, group: list[PhotoOutcome], steps: Steps) -> Iterator[PhotoOutcome]:
-        """Bake the textures of a group, a few photos at once, and yield the photos in order.
+    def finished(self, group: list[PhotoOutcome], steps: Steps) -> Iterator[PhotoOutcome]:
+        """Refine the heads of a group and bake their textures, a few photos at once; yields the photos in order.
 
         Photos side by side need fewer threads to wait for each other than the loops of one photo. Progress is
         told and a request to stop is heard here, in the caller's thread.
@@ -285,20 +273,20 @@ class Pipeline:
         waiting = [outcome for outcome in group if outcome.photo is not None and outcome.reconstructions]
         workers = max(1, min(TEXTURES_AT_ONCE, thread_count(), len(waiting)))
         # Several photos keep the cores busy by themselves; one alone is made by all of them.
-        work = self.texture if workers == 1 else self.texture_on_one_core
-        if self.texture_size is not None and waiting:
-            warm_up(self.model, self.texture_size)
+        work = self.finish if workers == 1 else self.finish_on_one_core
+        if waiting:
+            self.warm_up()
         pool = ThreadPoolExecutor(workers, thread_name_prefix="photo")
-        baking: dict[int, Future[None]] = {}
+        begun: dict[int, Future[None]] = {}
         try:
             for outcome in group:
-                while waiting and len(baking) < workers:
+                while waiting and len(begun) < workers:
                     following = waiting.pop(0)
-                    steps.report(following.index, "texture", 0.6)
-                    baking[following.index] = pool.submit(work, following)
-                if outcome.index in baking:
-                    self.wait(baking[outcome.index], outcome.index, steps)
-                    del baking[outcome.index]
+                    steps.report(following.index, following.stage, 0.6)
+                    begun[following.index] = pool.submit(work, following)
+                if outcome.index in begun:
+                    self.wait(begun[outcome.index], outcome, steps)
+                    del begun[outcome.index]
                     steps.report(outcome.index, "done", 1.0)
                 yield outcome
         finally:
@@ -306,20 +294,27 @@ class Pipeline:
             pool.shutdown(cancel_futures=True)
             self.stop.clear()
 
-    def wait(self, baking: Future[None], index: int, steps: Steps) -> None:
-        """Until a texture is done, hearing a request to stop every now and then."""
-        while wait_for([baking], timeout=HEAR_EVERY_S).not_done:
-            steps.report(index, "texture", 0.7)
-        baking.result()
+    def wait(self, begun: Future[None], outcome: PhotoOutcome, steps: Steps) -> None:
+        """Until a photo is finished, hearing a request to stop every now and then."""
+        while wait_for([begun], timeout=HEAR_EVERY_S).not_done:
+            steps.report(outcome.index, outcome.stage, 0.8 if outcome.stage == "texture" else 0.65)
+        begun.result()
 
-    def texture_on_one_core(self, outcome: PhotoOutcome) -> None:
+    def finish_on_one_core(self, outcome: PhotoOutcome) -> None:
         with serial_bands():
-            self.texture(outcome)
+            self.finish(outcome)
 
-    def texture(self, outcome: PhotoOutcome) -> None:
-        """Bake the texture of every head and close the photo's books. Touches nothing but ``outcome``."""
-        assert outcome.photo is not None
+    def finish(self, outcome: PhotoOutcome) -> None:
+        """Refine and texture every head and close the photo's books. Touches nothing but ``outcome``."""
+        if "refine" in self.stages:
+            started = time.perf_counter()
+            outcome.stage = "refine"
+            for place, (observation, fit) in enumerate(outcome.fits):
+                better = self.refined(outcome, observation, fit)
+                outcome.reconstructions[place] = self.assemble(outcome, outcome.faces[place], observation, better)
+            outcome.timings_ms["refine"] = elapsed_ms(started)
         started = time.perf_counter()
+        outcome.stage = "texture"
         try:
             done = [replace(head, texture=self.bake(outcome.photo, head)) for head in outcome.reconstructions]
         except MgcFaceError as error:
@@ -329,8 +324,20 @@ class Pipeline:
             outcome.timings_ms["texture"] = elapsed_ms(started)
         outcome.reconstructions = [replace(head, timings_ms=dict(outcome.timings_ms)) for head in done]
 
-    def bake(self, photo: Photo, head: Reconstruction) -> Texture | None:
-        if self.texture_size is None:
+    def refined(self, outcome: PhotoOutcome, observation: Observation, fit: FitResult) -> FitResult:
+        """The fit of one face, refined by what the photo shows of the skin."""
+        assert outcome.photo is not None
+        # The network's word has gone into the fit.
+        alone = replace(observation, opinion=None)
+        joint = JointFit(fit.identity, fit.sigma_identity, [fit])
+        return refine_photos(self.fitter, [alone], joint, lambda _: outcome.photo, self.hear_stop).photos[0]
+
+    def hear_stop(self, done: float = 0.0) -> None:
+        if self.stop.is_set():
+            raise Cancelled("Cancelled.")
+
+    def bake(self, photo: Photo | None, head: Reconstruction) -> Texture | None:
+        if self.texture_size is None or photo is None:
             return None
         return bake_texture(
             photo.pixels,
@@ -343,53 +350,31 @@ class Pipeline:
         )
 
 
-class Steps:
-    """Progress out, cancel in: asked before each piece of work."""
-
-    def __init__(self, progress: Progress | None, cancel: Callable[[], bool] | None) -> None:
-        self.progress, self.cancel = progress, cancel
-
-    def report(self, index: int, stage: str, fraction: float) -> None:
-        if self.cancel is not None and self.cancel():
-            raise Cancelled("Cancelled; photos that were already written stay, the others were left out.")
-        if self.progress is not None:
-            self.progress(index, stage, fraction)
-
-    def run(self, work: Callable[[], PhotoOutcome]) -> PhotoOutcome:
-        outcome = work()
-        self.report(outcome.index, "decode", 0.05)
-        return outcome
+def default_stages(model: FaceModel, weights: str | Path | None = None) -> tuple[str, ...]:
+    """All stages, but the network only where weights are named or are used by default, and the refinement only of
+    heads that come with statistics of skin."""
+    absent = set()
+    if weights is None and not regress_by_default(model.info.name):
+        absent.add("regress")
+    if albedo_of(model) is None:
+        absent.add("refine")
+    return tuple(stage for stage in STAGES if stage not in absent)
 
 
-def decode(index: int, source: Source) -> PhotoOutcome:
-    """A photo or the reason why not."""
-    if isinstance(source, Photo):
-        return PhotoOutcome(index, source.path, source)
-    path = Path(source.name if isinstance(source, PhotoFile) else source)
-    started = time.perf_counter()
-    outcome = PhotoOutcome(index, path)
-    try:
-        outcome.photo = read_photo(source)
-    except MgcFaceError as error:
-        outcome.error = error
-    outcome.timings_ms["decode"] = elapsed_ms(started)
-    return outcome
-
-
-def faces_of(group: list[PhotoOutcome]) -> list[tuple[PhotoOutcome, Photo, DetectedFace, Opinion | None]]:
-    """The faces of a group of photos, each with what the network says of it, if it was asked."""
-    return [
-        (outcome, outcome.photo, face, said)
-        for outcome in group
-        if outcome.error is None and outcome.photo is not None
-        for face, said in zip(outcome.faces, outcome.opinions or [None] * len(outcome.faces))
-    ]
-
-
-def default_stages(model_name: str, weights: str | Path | None = None) -> tuple[str, ...]:
-    """All stages, but the network only where weights are named or are used by default."""
-    regress = weights is not None or regress_by_default(model_name)
-    return tuple(stage for stage in STAGES if stage != "regress" or regress)
+def check_stages(stages: Sequence[str], model: FaceModel) -> None:
+    """Raise DependencyError for stages that do not exist or cannot be done."""
+    unknown = [stage for stage in stages if stage not in STAGES]
+    if unknown:
+        raise DependencyError(f"There is no stage {unknown[0]!r}; choose from {', '.join(STAGES)}.")
+    if "refine" not in stages:
+        return
+    if "fit" not in stages:
+        raise DependencyError("The stage refine starts from the stage fit; add that or leave refine out.")
+    if albedo_of(model) is None:
+        raise DependencyError(
+            f"The face model {model.info.name} comes without statistics of skin, which the stage refine needs; "
+            "leave refine out."
+        )
 
 
 def quietly(work: Callable[..., object], *arguments: object) -> None:
@@ -411,11 +396,3 @@ def resolve_device(device: str) -> str:
             "PyTorch finds no CUDA device here; use --device cpu, or install the extra gpu and a driver."
         )
     return device
-
-
-def named(path: Path | None) -> str:
-    return "the photo" if path is None else path.name
-
-
-def elapsed_ms(started: float) -> float:
-    return (time.perf_counter() - started) * 1e3

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 
 # Lambert's cosine lobe per band times the normalisation of the real harmonics, as published.
@@ -42,6 +43,24 @@ def sh_basis(normals: torch.Tensor) -> torch.Tensor:
         A2 / 2 * (x * x - y * y),
     ]
     return torch.stack(values, dim=-1)
+
+
+def sh_basis_gradient(normals: np.ndarray) -> np.ndarray:
+    """(..., 3) -> (..., 9, 3): how :func:`sh_basis` changes with the three numbers of a normal."""
+    x, y, z = np.moveaxis(np.asarray(normals), -1, 0)
+    one, zero = np.ones_like(x), np.zeros_like(x)
+    rows = [
+        [zero, zero, zero],
+        [zero, -A1 * one, zero],
+        [zero, zero, A1 * one],
+        [-A1 * one, zero, zero],
+        [A2 * y, A2 * x, zero],
+        [zero, -A2 * z, -A2 * y],
+        [zero, zero, A2 * math.sqrt(3) * z],
+        [-A2 * z, zero, -A2 * x],
+        [A2 * x, -A2 * y, zero],
+    ]
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
 def ambient_light(strength: float = AMBIENT, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -35,6 +35,7 @@ STAGE_TEXTS = {
     "detect": "Finding the face",
     "regress": "Looking at the face",
     "fit": "Fitting the head",
+    "refine": "Refining the head",
     "texture": "Taking the texture from the photo",
     "done": "Done",
 }

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from backend.errors import Cancelled, MgcFaceError
-from backend.reconstruction.pipeline import PhotoOutcome, Pipeline, default_stages, resolve_device
+from backend.reconstruction.outcome import PhotoOutcome
+from backend.reconstruction.pipeline import Pipeline, check_stages, default_stages, resolve_device
 from backend.server.catalogue import installed_model
 from backend.server.face_message import face_message, upright_jpeg
 from backend.server.item import Item, Report
@@ -155,7 +156,8 @@ class Engine:
         while len(self.pipelines) > WARM_PIPELINES:
             self.pipelines.pop(next(iter(self.pipelines)))
         stages = options["stages"]
-        pipeline.stages = default_stages(pipeline.model.info.name) if stages is None else tuple(stages)
+        pipeline.stages = default_stages(pipeline.model) if stages is None else tuple(stages)
+        check_stages(pipeline.stages, pipeline.model)
         wanted = options["texture_size"] if "texture" in pipeline.stages else 0
         pipeline.texture_size = wanted or None
         return pipeline

@@ -14,8 +14,8 @@ def compute_person(pipeline: Pipeline, items: list[Item], keep_all: bool, report
     sources = [item.source if isinstance(item.source, str) else PhotoFile(item.source, item.name) for item in items]
 
     def progress(place: int, stage: str, fraction: float) -> None:
-        # The fit takes all photos together and reports for the first.
-        for item in items if stage == "fit" else [items[place]]:
+        # Fit and refinement take all photos together and report for the first.
+        for item in items if stage in ("fit", "refine") else [items[place]]:
             report.progress(item, stage, fraction)
 
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -212,18 +213,18 @@ def test_an_answer_without_sense_fails_its_photo_alone(model, pipeline, monkeypa
 # --- which weights ----------------------------------------------------------------------------------------
 
 
-def test_the_default_is_a_decision_and_needs_weights(weights, monkeypatch, tmp_path):
-    usual = ("detect", "fit", "texture")
+def test_the_default_is_a_decision_and_needs_weights(model, weights, monkeypatch, tmp_path):
+    usual = ("detect", "fit", "refine", "texture")
     monkeypatch.setattr(choice, "DATA", tmp_path)
     monkeypatch.setattr(choice, "REGRESS_BY_DEFAULT", True)
-    assert default_weights("open-head") is None and default_stages("open-head") == usual
-    assert default_stages("open-head", weights) == ("detect", "regress", "fit", "texture")
+    assert default_weights("open-head") is None and default_stages(model) == usual
+    assert default_stages(model, weights) == ("detect", "regress", "fit", "refine", "texture")
     (tmp_path / "encoder_open-head.safetensors").write_bytes(weights.read_bytes())
-    assert default_stages("open-head") == ("detect", "regress", "fit", "texture")
+    assert default_stages(model) == ("detect", "regress", "fit", "refine", "texture")
     assert chosen_weights(None, "open-head") == tmp_path / "encoder_open-head.safetensors"
-    assert default_stages("another") == usual
+    assert default_stages(replace(model, info=replace(model.info, name="another"))) == ("detect", "fit", "texture")
     monkeypatch.setattr(choice, "REGRESS_BY_DEFAULT", False)
-    assert default_stages("open-head") == usual
+    assert default_stages(model) == usual
     assert Pipeline(device="cpu", texture_size=None, stages=("detect", "regress")).encoder.info.name == "mine"
 
 

@@ -12,7 +12,8 @@ import pytest
 from backend.errors import Cancelled, PhotoError
 from backend.reconstruction import pipeline as module
 from backend.reconstruction import texture_raster
-from backend.reconstruction.pipeline import PhotoOutcome, Pipeline, Steps
+from backend.reconstruction.outcome import PhotoOutcome, Steps
+from backend.reconstruction.pipeline import Pipeline
 
 
 @pytest.fixture

@@ -118,7 +118,9 @@ def unwrap(
     photos: list[Path], label: str, model: FaceModel, chart: Chart, progress: Callable[[int], None] | None = None
 ) -> Skins:
     """The largest face of every photo that shows one."""
-    pipeline = Pipeline(model, device="cpu", texture_size=UNWRAP_SIZE)
+    # Not refined: the refinement stands on the albedo that is being built.
+    stages = ("detect", "fit", "texture")
+    pipeline = Pipeline(model, device="cpu", texture_size=UNWRAP_SIZE, stages=stages)
     small = (chart.size, chart.size)
     names, logs, seen, tones = [], [], [], []
     for index, outcome in enumerate(pipeline.reconstruct_many(photos)):

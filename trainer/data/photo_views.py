@@ -114,7 +114,8 @@ class PhotoReader:
 
     def __init__(self, head: Head, side: int, device: str = "auto") -> None:
         self.head, self.side = head, side
-        self.pipeline = Pipeline(head.model, device=device, texture_size=TEXTURE_SIZE)
+        stages = ("detect", "fit", "texture")
+        self.pipeline = Pipeline(head.model, device=device, texture_size=TEXTURE_SIZE, stages=stages)
         self.uv, self.on_skin = skin_places(head.model)
 
     def read(

@@ -24,7 +24,7 @@ TEXTURE_SIZE = 1024
 
 def unwrap_skins(model: FaceModel, photos: list[Path], progress: Callable[[float], None] | None = None) -> np.ndarray:
     """(S, V, 3) float32 linear RGB of every vertex, one skin for each photo that shows a face."""
-    pipeline = Pipeline(model, texture_size=TEXTURE_SIZE)
+    pipeline = Pipeline(model, texture_size=TEXTURE_SIZE, stages=("detect", "fit", "texture"))
     skins = []
     for index, outcome in enumerate(pipeline.reconstruct_many(photos)):
         if progress is not None:
