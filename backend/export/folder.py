@@ -26,7 +26,7 @@ from backend.export.images import jpeg_bytes, png_bytes
 from backend.export.iris_color import iris_color
 from backend.export.obj import EYE_TEXTURE_FILE, MATERIAL_FILE, SKIN_TEXTURE_FILE, ObjWriter, material_text
 from backend.export.overlay import overlay_image
-from backend.export.record import record_text
+from backend.export.record import OFFSET_FILE, offset_bytes, record_text
 from backend.face_model.model import EYES, FaceModel
 from backend.reconstruction.result import Reconstruction
 from backend.vision.photo import Photo
@@ -40,7 +40,7 @@ SOURCES_FILE = "sources.png"
 REPORT_FILE = "report.html"
 MESH_FILES = (HEAD_GLB, HEAD_OBJ, NEUTRAL_OBJ, MATERIAL_FILE)
 PICTURE_FILES = (OVERLAY_FILE, SKIN_TEXTURE_FILE, CONFIDENCE_FILE, EYE_TEXTURE_FILE)
-OUR_FILES = frozenset((RECORD_FILE, *MESH_FILES, *PICTURE_FILES))
+OUR_FILES = frozenset((RECORD_FILE, OFFSET_FILE, *MESH_FILES, *PICTURE_FILES))
 # What a head from several photos has besides: an overlay for each, and which photo a texel came from.
 OF_SEVERAL_PHOTOS = re.compile(r"overlay_\d{2,3}\.jpg|sources\.png")
 # What file managers leave behind in folders that were looked at.
@@ -128,6 +128,8 @@ def head_files(reconstruction: Reconstruction, photo: Photo, formats: Sequence[s
         overlay = beside.submit(overlay_image, reconstruction, photo, eyes) if "overlay" in formats else None
         if "json" in formats:
             yield RECORD_FILE, record_text(reconstruction).encode("utf-8")
+            if reconstruction.offset is not None:
+                yield OFFSET_FILE, offset_bytes(reconstruction.offset)
         if "glb" in formats:
             yield HEAD_GLB, head_glb(reconstruction, eyes)
         yield from surface_files(reconstruction, eyes, formats)

@@ -24,7 +24,7 @@ from backend.export.gltf import head_glb
 from backend.export.images import jpeg_bytes
 from backend.export.iris_color import iris_color
 from backend.export.overlay import overlay_image
-from backend.export.record import fields_text, person_fields
+from backend.export.record import OFFSET_FILE, fields_text, offset_bytes, person_fields
 from backend.geometry.camera import Camera
 from backend.reconstruction.person import Person
 
@@ -60,6 +60,8 @@ def person_files(person: Person, formats: Sequence[str]) -> Iterator[tuple[str, 
     eyes = common_eyes(person) if {"glb", "obj", "overlay"} & set(formats) else None
     if "json" in formats:
         yield RECORD_FILE, fields_text(person_fields(person)).encode("utf-8")
+        if head.offset is not None:
+            yield OFFSET_FILE, offset_bytes(head.offset)
     if "glb" in formats:
         yield HEAD_GLB, head_glb(head, eyes, cameras(person))
     yield from surface_files(head, eyes, formats)

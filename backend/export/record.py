@@ -1,15 +1,17 @@
 """reconstruction.json: everything about a head that is not a picture or a mesh, and the way back.
 
-The record and the face model give the same vertices again, bit for bit: coefficients are written with as
-many digits as their float32 needs. The fields are explained in ``docs/reconstruction-format.md``.
+The record, the file of offsets beside it and the face model give the same vertices again, bit for bit: coefficients are
+written with as many digits as their float32 needs. The fields are explained in ``docs/reconstruction-format.md``.
 Symbols: I identity modes, E expression shapes, L landmarks, V vertices.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import math
-from dataclasses import dataclass
+import zipfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,12 @@ from backend.errors import MgcFaceError, OutputError
 from backend.face_model.model import FaceModel
 from backend.geometry.camera import Camera
 from backend.reconstruction.person import Person, PersonPhoto
-from backend.reconstruction.result import Reconstruction
+from backend.reconstruction.result import Reconstruction, with_offset
 
 FORMAT_VERSION = 1
 UNITS = "metres"
+# What a head has beyond its model, beside the record where it has something.
+OFFSET_FILE = "offset.npz"
 
 
 class RecordError(MgcFaceError):
@@ -47,6 +51,8 @@ class Record:
         Coefficient by shape name.
     fields : dict
         The whole file.
+    offset : (V, 3) float32 or None
+        Metres beyond the model, from the file beside the record.
     """
 
     face_model: str
@@ -55,6 +61,7 @@ class Record:
     identity: np.ndarray
     expression: dict[str, float]
     fields: dict[str, Any]
+    offset: np.ndarray | None = None
 
     def expression_vector(self, model: FaceModel) -> np.ndarray:
         """(E,) float32 in the order of the model's shapes."""
@@ -67,7 +74,26 @@ class Record:
 
     def vertices(self, model: FaceModel) -> np.ndarray:
         """(V, 3) float32, metres: the head as photographed."""
-        return model.vertices(self.identity, self.expression_vector(model))
+        vertices = model.vertices(self.identity, self.expression_vector(model))
+        if self.offset is not None and self.offset.shape != vertices.shape:
+            raise RecordError(
+                f"The offsets beside the reconstruction belong to another head than '{model.info.name}': "
+                "reconstruct the photo again."
+            )
+        return with_offset(vertices, self.offset)
+
+
+def offset_rms_mm(offset: np.ndarray | None) -> float:
+    """How far a head lies off its model where it does: root mean square, millimetres; 0 for one that does not."""
+    moved = np.zeros(1) if offset is None else np.linalg.norm(offset, axis=1)
+    return float(1e3 * np.sqrt((moved[moved > 0] ** 2).mean())) if (moved > 0).any() else 0.0
+
+
+def offset_bytes(offset: np.ndarray) -> bytes:
+    """The file of a head's offsets: NumPy's npz with the one array ``offset_m`` (V, 3) float32."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, offset_m=np.asarray(offset, np.float32))
+    return buffer.getvalue()
 
 
 def record_text(reconstruction: Reconstruction) -> str:
@@ -112,6 +138,7 @@ def record_fields(reconstruction: Reconstruction) -> dict[str, Any]:
             "rms_px": float(fit.rms_px),
             "rms_relative": float(fit.rms_relative),
             "sigma_identity": _numbers(fit.sigma_identity),
+            "offset_rms_mm": offset_rms_mm(reconstruction.offset),
         },
         "timings_ms": {stage: round(float(value), 3) for stage, value in reconstruction.timings_ms.items()},
         "warnings": list(reconstruction.warnings),
@@ -165,7 +192,7 @@ def read_record(path: Path | str) -> Record:
             "update mgcface or reconstruct the photo again."
         )
     try:
-        return _record(fields)
+        return replace(_record(fields), offset=_read_offset(path.with_name(OFFSET_FILE)))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RecordError(f"{path} is damaged ({error}): reconstruct the photo again.") from error
 
@@ -184,6 +211,20 @@ def _record(fields: dict[str, Any]) -> Record:
         expression={str(name): float(value) for name, value in fields["expression"].items()},
         fields=fields,
     )
+
+
+def _read_offset(path: Path) -> np.ndarray | None:
+    """(V, 3) float32, None where there is no such file; ValueError for one that is damaged."""
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            offset = file["offset_m"]
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path.name}: {error}") from error
+    if offset.ndim != 2 or offset.shape[1] != 3 or offset.dtype != np.float32 or not np.isfinite(offset).all():
+        raise ValueError(f"{path.name} does not hold offsets")
+    return offset
 
 
 def _refuse_constant(name: str) -> float:

@@ -53,11 +53,14 @@ class JointFit:
         As in :class:`~backend.reconstruction.fit.FitResult`.
     photos : list of FitResult
         Pose, camera and expression of each photo; all with this identity.
+    offset : (V, 3) float32 or None
+        Metres beyond the model's identities, of the refinement.
     """
 
     identity: np.ndarray
     sigma_identity: np.ndarray
     photos: list[FitResult]
+    offset: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

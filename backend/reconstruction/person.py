@@ -312,8 +312,9 @@ def assemble(
     """Photos in the order given, each with its head or its reason."""
     used = [candidate for candidate in candidates if candidate.reason is None]
     heads = {
-        candidate.outcome.index: pipeline.assemble(
-            candidate.outcome, candidate.outcome.faces[0], candidate.observation, result
+        candidate.outcome.index: replace(
+            pipeline.assemble(candidate.outcome, candidate.outcome.faces[0], candidate.observation, result),
+            offset=fit.offset,
         )
         for candidate, result in zip(used, fit.photos)
     }

@@ -35,6 +35,7 @@ from backend.reconstruction.fit import FitResult, Fitter
 from backend.reconstruction.joint import JointFit, JointProblem, fit_to_identity
 from backend.reconstruction.landmark_cost import Observation
 from backend.reconstruction.photometric_face import LUMINANCE, face_of
+from backend.reconstruction.photometric_offset import offsets
 from backend.reconstruction.photometric_solve import Shot, Solve, Unknowns
 from backend.reconstruction.texture import prepare_layers, vertex_colors
 from backend.reconstruction.texture_view import look
@@ -102,7 +103,8 @@ def refine_photos(
     if rest:
         follow = fit_to_identity(fitter, [observations[place] for place in rest], after.identity)
         photos |= {place: replace(one, sigma_identity=after.sigma_identity) for place, one in zip(rest, follow)}
-    return JointFit(after.identity, after.sigma_identity, [photos[place] for place in range(len(fit.photos))])
+    every = [photos[place] for place in range(len(fit.photos))]
+    return JointFit(after.identity, after.sigma_identity, every, after.offset)
 
 
 def best_shown(fits: Sequence[FitResult]) -> list[int]:
@@ -189,7 +191,8 @@ def refine(
     if after > WORSE_LANDMARKS * before:
         return fit
     sigma = np.minimum(fit.sigma_identity, solve.sigma).astype(np.float32)
-    return JointFit(found.identity, sigma, [replace(photo, sigma_identity=sigma) for photo in found.photos])
+    offset = offsets(fitter.lm.model, face, solve.now.identity, solve.rows(BLURS_MM[-1])).astype(np.float32)
+    return JointFit(found.identity, sigma, [replace(photo, sigma_identity=sigma) for photo in found.photos], offset)
 
 
 def _away(observations: Sequence[Observation], fit: JointFit) -> float:

@@ -106,13 +106,15 @@ def _log_focal(photos: Sequence[FitResult]) -> np.ndarray:
 
 @dataclass
 class Rows:
-    """Residuals of a state and their derivatives: ``residual`` and ``weight`` (N, F), ``local`` (N, F, L), ``shared``
-    (N, F, S)."""
+    """Residuals of a state, ``residual`` and ``weight`` (N, F), and their derivatives: by the unknowns, ``local``
+    (N, F, L) and ``shared`` (N, F, S), and by what these move, ``point`` and ``normal`` (N, F, 3)."""
 
     residual: np.ndarray
     weight: np.ndarray
     local: np.ndarray
     shared: np.ndarray
+    point: np.ndarray
+    normal: np.ndarray
 
 
 class Solve:
@@ -180,7 +182,7 @@ class Solve:
         """Residuals and derivatives of the present state."""
         face, now = self.face, self.now
         albedo = face.log_albedo + now.albedo @ face.albedo_modes
-        residual, weight, local, shared = [], [], [], []
+        residual, weight, local, shared, point, normal = [], [], [], [], [], []
         for photo, shot in enumerate(self.shots):
             vertices = self.model.vertices(now.identity, now.expression[photo]).astype(np.float64)
             normals = normals_and_derivatives(face, vertices, self.model.expression[:0])[0]
@@ -207,7 +209,9 @@ class Solve:
             )
             identity = along(by_model, self.identity_shapes) - along(by_normal, self.identity_turns)
             shared.append(np.concatenate([identity, -face.albedo_modes.T], axis=1))
-        return Rows(*(np.stack(part) for part in (residual, weight, local, shared)))
+            point.append(by_model)
+            normal.append(-by_normal)
+        return Rows(*(np.stack(part) for part in (residual, weight, local, shared, point, normal)))
 
 
 def along(gradient: np.ndarray, shapes: np.ndarray) -> np.ndarray:

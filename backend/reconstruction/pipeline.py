@@ -32,7 +32,7 @@ from backend.reconstruction.observation import observe, report, unfitted
 from backend.reconstruction.opinion import ASKED_YAW, HEARD_YAW, Opinion, opinion
 from backend.reconstruction.outcome import PhotoOutcome, Progress, Source, Steps, decode, elapsed_ms, faces_of, named
 from backend.reconstruction.photometric import refine_photos
-from backend.reconstruction.photometric_face import albedo_of, face_of
+from backend.reconstruction.photometric_face import albedo_of, face_of, normals_and_derivatives
 from backend.reconstruction.result import Reconstruction, Texture
 from backend.reconstruction.texture import bake_texture, warm_up
 from backend.reconstruction.texture_raster import serial_bands
@@ -90,7 +90,7 @@ class Pipeline:
         self.detector = make_detector(detector)
         self.texture_size = texture_size if "texture" in self.stages else None
         # While the detector loads and looks. What goes wrong here goes wrong again where it is told.
-        threading.Thread(target=quietly, args=(self.warm_up,), daemon=True).start()
+        threading.Thread(target=quietly, args=(self.warm_up,), name="warm-up").start()
         landmark_set = "ibug68" if detector == "fan" else "mediapipe478"
         self.fitter = Fitter(LandmarkModel(self.model, landmark_set, device=self.device))
         # Set while textures in the making are no longer wanted.
@@ -105,8 +105,8 @@ class Pipeline:
 
     def warm_up(self) -> None:
         """Make the tables that refinement and texture need."""
-        if "refine" in self.stages:
-            face_of(self.model)
+        if "refine" in self.stages and (face := face_of(self.model)) is not None:
+            normals_and_derivatives(face, self.model.mean, self.model.identity[:0])  # compiles it
         if self.texture_size is not None:
             warm_up(self.model, self.texture_size)
 
@@ -275,7 +275,7 @@ class Pipeline:
         # Several photos keep the cores busy by themselves; one alone is made by all of them.
         work = self.finish if workers == 1 else self.finish_on_one_core
         if waiting:
-            self.warm_up()
+            self.warm_up()  # or wait for it
         pool = ThreadPoolExecutor(workers, thread_name_prefix="photo")
         begun: dict[int, Future[None]] = {}
         try:
@@ -311,7 +311,8 @@ class Pipeline:
             outcome.stage = "refine"
             for place, (observation, fit) in enumerate(outcome.fits):
                 better = self.refined(outcome, observation, fit)
-                outcome.reconstructions[place] = self.assemble(outcome, outcome.faces[place], observation, better)
+                head = self.assemble(outcome, outcome.faces[place], observation, better.photos[0])
+                outcome.reconstructions[place] = replace(head, offset=better.offset)
             outcome.timings_ms["refine"] = elapsed_ms(started)
         started = time.perf_counter()
         outcome.stage = "texture"
@@ -324,13 +325,13 @@ class Pipeline:
             outcome.timings_ms["texture"] = elapsed_ms(started)
         outcome.reconstructions = [replace(head, timings_ms=dict(outcome.timings_ms)) for head in done]
 
-    def refined(self, outcome: PhotoOutcome, observation: Observation, fit: FitResult) -> FitResult:
+    def refined(self, outcome: PhotoOutcome, observation: Observation, fit: FitResult) -> JointFit:
         """The fit of one face, refined by what the photo shows of the skin."""
         assert outcome.photo is not None
         # The network's word has gone into the fit.
         alone = replace(observation, opinion=None)
         joint = JointFit(fit.identity, fit.sigma_identity, [fit])
-        return refine_photos(self.fitter, [alone], joint, lambda _: outcome.photo, self.hear_stop).photos[0]
+        return refine_photos(self.fitter, [alone], joint, lambda _: outcome.photo, self.hear_stop)
 
     def hear_stop(self, done: float = 0.0) -> None:
         if self.stop.is_set():

@@ -65,7 +65,8 @@ class Reconstruction:
     """One head from one face of one photo.
 
     ``identity`` (I,) standard deviations; ``expression`` (E,) in the order of
-    ``model.expression_names``; ``landmarks`` as detected, pixels of the photo; ``timings_ms`` by stage.
+    ``model.expression_names``; ``landmarks`` as detected, pixels of the photo; ``timings_ms`` by stage; ``offset``
+    (V, 3) metres, what the head has beyond the model's identities, None where that is nothing.
     """
 
     model: FaceModel
@@ -80,16 +81,17 @@ class Reconstruction:
     texture: Texture | None = None
     timings_ms: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    offset: np.ndarray | None = None
 
     @cached_property
     def neutral_vertices(self) -> np.ndarray:
         """(V, 3) metres, identity without expression."""
-        return self.model.vertices(self.identity)
+        return with_offset(self.model.vertices(self.identity), self.offset)
 
     @cached_property
     def vertices(self) -> np.ndarray:
         """(V, 3) metres, as photographed, in model space."""
-        return self.model.vertices(self.identity, self.expression)
+        return with_offset(self.model.vertices(self.identity, self.expression), self.offset)
 
     @property
     def expression_by_name(self) -> dict[str, float]:
@@ -98,3 +100,8 @@ class Reconstruction:
     @property
     def pose_euler_degrees(self) -> dict[str, float]:
         return head_euler_degrees(self.camera.R)
+
+
+def with_offset(vertices: np.ndarray, offset: np.ndarray | None) -> np.ndarray:
+    """(V, 3) of a model, and what lies beyond it."""
+    return vertices if offset is None else (vertices + offset).astype(np.float32)

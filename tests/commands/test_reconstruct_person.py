@@ -158,7 +158,8 @@ def test_progress_is_told_and_a_request_to_stop_is_heard(warm, series):
     told: list[tuple[int, str, float]] = []
     reconstruct_person(warm, series, progress=lambda *what: told.append(what))
     assert {index for index, _, _ in told} == {0, 1, 2}
-    assert [stage for _, stage, _ in told][-1] == "fit"
-    asked = iter([False, False, True])
-    with pytest.raises(Cancelled):
-        reconstruct_person(warm, series, cancel=lambda: next(asked))
+    assert [stage for _, stage, _ in told][-1] == "refine"
+    for answers in ([False, False, True], [False] * 9 + [True]):
+        asked = iter(answers)
+        with pytest.raises(Cancelled):
+            reconstruct_person(warm, series, cancel=lambda asked=asked: next(asked))

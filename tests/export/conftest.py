@@ -136,6 +136,7 @@ def make_reconstruction(model: FaceModel, texture: bool = True, size: int = 64) 
         fit=FitReport(1.25, 0.011, 0.009, np.full(len(model.identity), 0.4, np.float32), 9, True),
         texture=Texture(color, np.full((size, size), 200, np.uint8)) if texture else None,
         timings_ms={"decode": 4.0, "fit": 31.5},
+        offset=rng.normal(0, 1e-4, model.mean.shape).astype(np.float32),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from backend.errors import OutputError
-from backend.export.record import RecordError, read_record, record_fields, record_text
+from backend.export.record import OFFSET_FILE, RecordError, offset_bytes, read_record, record_fields, record_text
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "reconstruction.schema.json").read_text("utf-8"))
 FIELDS = """format_version photo face_model units camera identity expression pose_euler_degrees
@@ -27,7 +28,14 @@ def valid(fields):
 def written(reconstruction, tmp_path):
     path = tmp_path / "reconstruction.json"
     path.write_text(record_text(reconstruction), encoding="utf-8")
+    path.with_name(OFFSET_FILE).write_bytes(offset_bytes(reconstruction.offset))
     return path
+
+
+def npz(**arrays) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
 
 
 def test_the_schema_is_one():
@@ -155,3 +163,41 @@ def test_a_path_that_is_not_text(reconstruction, tmp_path):
     text.encode("utf-8")
     valid(json.loads(text))
     assert json.loads(record_text(replace(reconstruction, photo_path=None)))["photo"]["path"] is None
+
+
+# --- what lies beyond the model ---------------------------------------------------------------------------
+
+
+def test_offsets_come_back_and_are_counted(written, reconstruction):
+    record = read_record(written)
+    np.testing.assert_array_equal(record.offset, reconstruction.offset)
+    size = np.linalg.norm(reconstruction.offset, axis=1)
+    assert record.fields["fit"]["offset_rms_mm"] == pytest.approx(1e3 * np.sqrt((size**2).mean()), rel=1e-5)
+    plain = record_fields(replace(reconstruction, offset=None))
+    assert plain["fit"]["offset_rms_mm"] == 0.0
+    # Without the file the head is the model's.
+    written.with_name(OFFSET_FILE).unlink()
+    assert read_record(written).offset is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"nothing",
+        npz(offset_m=np.zeros((4, 2), np.float32)),
+        npz(other=np.zeros(3)),
+        npz(offset_m=np.full((3, 3), np.nan, np.float32)),
+        npz(offset_m=np.array([object()])),
+    ],
+)
+def test_damaged_offsets_are_one_sentence(written, content):
+    written.with_name(OFFSET_FILE).write_bytes(content)
+    with pytest.raises(RecordError, match=r"damaged .*offset.npz.*reconstruct the photo again"):
+        read_record(written)
+
+
+def test_offsets_of_another_head_are_refused(written, reconstruction):
+    written.with_name(OFFSET_FILE).write_bytes(npz(offset_m=np.zeros((3, 3), np.float32)))
+    with pytest.raises(RecordError, match="belong to another head"):
+        read_record(written).vertices(reconstruction.model)

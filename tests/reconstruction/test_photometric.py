@@ -133,6 +133,7 @@ def test_equations_are_those_with_the_skins_own_part_as_unknowns():
         rng.uniform(0, 1, (photos, points)) * (rng.uniform(size=(photos, points)) > 0.2),
         rng.normal(size=(photos, points, own)),
         rng.normal(size=(photos, points, shared)),
+        *np.zeros((2, photos, points, 3)),
     )
     hessian, gradient = normal_equations(rows, 0.3)
     size = photos * own + shared

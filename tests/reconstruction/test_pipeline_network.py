@@ -97,7 +97,7 @@ def all_asked(monkeypatch):
 
 
 def test_weights_alone_bring_the_stage(pipeline):
-    assert pipeline.stages == ("detect", "regress", "fit", "texture")
+    assert pipeline.stages == ("detect", "regress", "fit", "refine", "texture")
     assert isinstance(pipeline.encoder, FaceEncoder)
 
 
@@ -234,7 +234,7 @@ def test_a_stage_without_weights_is_one_sentence(monkeypatch, tmp_path):
         WeightsError, match=r"No network weights .* open-head .*name a file with --weights or leave out"
     ):
         Pipeline(device="cpu", texture_size=None, stages=("detect", "regress"))
-    with pytest.raises(DependencyError, match="choose from detect, regress, fit, texture"):
+    with pytest.raises(DependencyError, match="choose from detect, regress, fit, refine, texture"):
         Pipeline(device="cpu", texture_size=None, stages=("detect", "dream"))
 
 

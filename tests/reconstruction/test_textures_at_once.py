@@ -28,6 +28,7 @@ def group(monkeypatch) -> list[PhotoOutcome]:
 def pipeline(bake) -> Pipeline:
     made = object.__new__(Pipeline)
     made.model, made.texture_size, made.bake, made.stop = None, 1024, bake, threading.Event()
+    made.stages = ("detect", "fit", "texture")
     return made
 
 
@@ -44,7 +45,7 @@ def test_photos_come_in_order_whichever_is_done_first(group):
             running.discard(head.number)
         return f"texture {head.number}"
 
-    outcomes = list(pipeline(bake).textured(group, Steps(None, None)))
+    outcomes = list(pipeline(bake).finished(group, Steps(None, None)))
     assert [outcome.index for outcome in outcomes] == list(range(7))
     assert [outcome.reconstructions[0].texture for outcome in outcomes] == [f"texture {k}" for k in range(7)]
     assert max(most) == 2
@@ -56,14 +57,14 @@ def test_a_photo_without_a_texture_stops_no_other(group):
             raise PhotoError("The fitted head lies outside the photo.")
 
     group[4].reconstructions, group[4].error = [], PhotoError("No face.")
-    outcomes = list(pipeline(bake).textured(group, Steps(None, None)))
+    outcomes = list(pipeline(bake).finished(group, Steps(None, None)))
     assert [outcome.index for outcome in outcomes if outcome.error] == [2, 4]
     assert outcomes[2].reconstructions == [] and all(outcomes[k].reconstructions for k in (0, 1, 3, 5, 6))
 
 
 def test_a_request_to_stop_begins_no_further_texture(group):
     begun, heard = [], []
-    photos = pipeline(lambda photo, head: begun.append(head.number)).textured(group, Steps(None, lambda: bool(heard)))
+    photos = pipeline(lambda photo, head: begun.append(head.number)).finished(group, Steps(None, lambda: bool(heard)))
     next(photos)
     heard.append("stop")
     with pytest.raises(Cancelled):
@@ -81,7 +82,7 @@ def test_a_request_to_stop_reaches_a_texture_in_the_making(group):
 
     made = pipeline(bake)
     with pytest.raises(Cancelled):
-        list(made.textured(group, Steps(None, begun.is_set)))
+        list(made.finished(group, Steps(None, begun.is_set)))
     assert stopped and all(stopped)
     assert not made.stop.is_set()
 
@@ -112,15 +113,15 @@ def test_bands_of_one_thread_and_of_all_paint_the_same(monkeypatch):
 def test_one_photo_alone_is_made_by_all_cores(group):
     serial = []
     baker = pipeline(lambda photo, head: serial.append(getattr(texture_raster._this_thread, "serial", False)))
-    list(baker.textured(group[:1], Steps(None, None)))
+    list(baker.finished(group[:1], Steps(None, None)))
     assert serial == [False]
-    list(baker.textured(group[1:], Steps(None, None)))
+    list(baker.finished(group[1:], Steps(None, None)))
     assert serial[1:] == [True] * 6
 
 
 def test_progress_is_told_in_the_callers_thread(group):
     told = []
     steps = Steps(lambda index, stage, part: told.append((index, stage, threading.current_thread())), None)
-    list(pipeline(lambda photo, head: None).textured(group, steps))
+    list(pipeline(lambda photo, head: None).finished(group, steps))
     assert {thread for _, _, thread in told} == {threading.current_thread()}
     assert [index for index, stage, _ in told if stage == "done"] == list(range(7))

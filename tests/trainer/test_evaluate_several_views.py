@@ -39,8 +39,9 @@ def test_one_invented_person_is_measured():
     task = several_views.invented(get_model("open-head"), several_views.FIRST_SEED)
     result = several_views.measure(task)
     assert result.error is None
-    assert set(result.joint_mm) == set(COUNTS) == set(result.average_mm)
-    assert all(0.2 < error < 2.5 for error in result.joint_mm.values())
+    assert set(result.refined_mm) == set(result.joint_mm) == set(COUNTS) == set(result.average_mm)
+    assert all(0.2 < error < 2.5 for error in (*result.joint_mm.values(), *result.refined_mm.values()))
+    assert result.refined_mm != result.joint_mm
 
 
 def test_a_person_nobody_sees_is_reported():
@@ -53,7 +54,8 @@ def test_a_person_nobody_sees_is_reported():
 
 def made(name: str, first: float) -> Result:
     errors = {count: first / count for count in COUNTS}
-    return Result("invented", name, None, 1, errors, {count: first for count in COUNTS})
+    refined = {count: 0.5 * error for count, error in errors.items()}
+    return Result("invented", name, None, 1, refined, errors, {count: first for count in COUNTS})
 
 
 def test_means_page_and_drawing():
@@ -63,10 +65,11 @@ def test_means_page_and_drawing():
     assert row["joint_mm"][3] == pytest.approx(0.5) and row["average_mm"][9] == pytest.approx(1.5)
     assert row["missed_photos"] == 2
     page = several_views.page(summary)
-    assert "| invented, joint head | 2 | 2 | 1.500 | 0.750 | 0.500 |" in page
+    assert "| invented, joint head, refined | 2 | 2 | 0.750 | 0.375 | 0.250 |" in page
+    assert "| invented, joint head of landmarks | 2 | 2 | 1.500 | 0.750 | 0.500 |" in page
     assert "| zoom 1 | 0.70 % | 0.80 % | 0.90 % | 0.60 % |" in page and "210 ms" in page
     drawing = several_views.drawing(summary)
-    assert drawing is not None and drawing.count("<polyline") == 2
+    assert drawing is not None and drawing.count("<polyline") == 3
     assert several_views.drawing(several_views.figures([series])) is None
 
 
@@ -94,5 +97,5 @@ def test_the_command_writes_page_and_drawing(tmp_path, monkeypatch):
     monkeypatch.setattr(several_views, "MESHMONK", 0)
     monkeypatch.setattr(several_views, "SERIES", ())
     accuracy.run(sets=["several_views"], out_dir=tmp_path)
-    assert "| invented, joint head | 1 |" in (tmp_path / "accuracy.md").read_text()
+    assert "| invented, joint head, refined | 1 |" in (tmp_path / "accuracy.md").read_text()
     assert "<polyline" in (tmp_path / "several_views.svg").read_text()

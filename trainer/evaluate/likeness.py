@@ -42,7 +42,7 @@ from backend.reconstruction.fit import Fitter
 from backend.reconstruction.joint import fit_to_identity
 from backend.reconstruction.landmark_model import LandmarkModel
 from backend.reconstruction.observation import observe
-from backend.reconstruction.result import Reconstruction
+from backend.reconstruction.result import Reconstruction, with_offset
 from backend.reconstruction.texture import bake_texture
 from backend.rendering.rasterize import interpolate, rasterize
 from backend.rendering.shade import A0, estimate_light
@@ -171,7 +171,8 @@ def into_photo(head: Reconstruction, target: KnownHead) -> tuple[np.ndarray, Cam
     face = DetectedFace(np.zeros(4, np.float32), 1.0, target.head.landmarks, None, {}, False)
     (fit,) = fit_to_identity(fitter, [observe(photo, face, fitter.lm.name)], head.identity)
     lens = intrinsics(fit.focal_px, photo.width, photo.height)
-    return head.model.vertices(head.identity, fit.expression), Camera(lens, fit.R, fit.t, photo.width, photo.height)
+    vertices = with_offset(head.model.vertices(head.identity, fit.expression), head.offset)
+    return vertices, Camera(lens, fit.R, fit.t, photo.width, photo.height)
 
 
 @dataclass(frozen=True)

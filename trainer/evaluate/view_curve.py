@@ -9,10 +9,12 @@ from trainer.evaluate.error_curve import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, T
 
 TOP_MM = 1.4
 STEP_MM = 0.2
+# Curves of one kind of people: drawn through, dashed, dotted.
+DASHES = ("", ' stroke-dasharray="6 3"', ' stroke-dasharray="2 3"')
 
 
 def svg(curves: Mapping[str, Mapping[int, float]]) -> str:
-    """The drawing of ``curves``: name -> number of photos -> millimetres; joint heads drawn through, others dashed."""
+    """The drawing of ``curves``: name -> number of photos -> millimetres; three for each kind of people, in one colour."""
     counts = sorted({int(count) for curve in curves.values() for count in curve})
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" '
@@ -33,8 +35,8 @@ def svg(curves: Mapping[str, Mapping[int, float]]) -> str:
     lines.append(f'<text x="16" y="{middle}" {turned}>mean of median distances, millimetres</text>')
     for number, (name, curve) in enumerate(curves.items()):
         points = " ".join("{:.1f},{:.1f}".format(*place(int(n), value, counts)) for n, value in curve.items())
-        stroke = f'fill="none" stroke="{COLOURS[number // 2 % len(COLOURS)]}" stroke-width="1.8"'
-        stroke += ' stroke-dasharray="6 3"' if number % 2 else ""
+        stroke = f'fill="none" stroke="{COLOURS[number // len(DASHES) % len(COLOURS)]}" stroke-width="1.8"'
+        stroke += DASHES[number % len(DASHES)]
         lines.append(f'<polyline points="{points}" {stroke}/>')
         y = TOP + 12 + 18 * number
         lines.append(f'<path d="M{RIGHT + 14} {y - 4}h24" {stroke}/>')
