@@ -378,9 +378,10 @@ def check_stages(stages: Sequence[str], model: FaceModel) -> None:
         )
 
 
-def quietly(work: Callable[..., object], *arguments: object) -> None:
-    with suppress(MgcFaceError):
-        work(*arguments)
+def quietly(work: Callable[[], object]) -> None:
+    """Do what is done again where its result is needed; a program that ends meanwhile has shut the threads it uses."""
+    with suppress(Exception):
+        work()
 
 
 def is_full(group: list[PhotoOutcome]) -> bool:

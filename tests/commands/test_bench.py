@@ -47,8 +47,9 @@ def test_table(capsys):
 def test_a_photo_without_a_face_cannot_be_measured(mgcface, capfd, monkeypatch, tmp_path):
     no_face(tmp_path / "noise.png")
     assert mgcface("bench", "--photo", tmp_path / "noise.png") == 1
-    (line,) = capfd.readouterr().err.splitlines()
-    assert "No face" in line
+    error = capfd.readouterr().err
+    assert len(error.splitlines()) == 1, error
+    assert "No face" in error
 
 
 def test_a_missing_photo_is_wrong_usage(mgcface, capfd, tmp_path):

@@ -63,7 +63,12 @@ def test_three_photos_become_one_folder(mgcface, series, tmp_path, capfd):
     assert "one head from 3 of 3 photos" in capfd.readouterr().out
     # Again into the same folder: it is ours and is replaced.
     assert mgcface("reconstruct", *series[:2], "--same-person", "--out", out, "--formats", "json,overlay") == 0
-    assert {path.name for path in out.iterdir()} == {"reconstruction.json", "overlay_01.jpg", "overlay_02.jpg"}
+    assert {path.name for path in out.iterdir()} == {
+        "reconstruction.json",
+        "offset.npz",
+        "overlay_01.jpg",
+        "overlay_02.jpg",
+    }
 
 
 def test_photos_that_cannot_be_used_are_named(mgcface, warm, series, tmp_path, capfd):

@@ -69,7 +69,11 @@ def test_several_photos_become_one_head(client, series, tmp_path):
     main = record["main_photo"]
     assert face.body["photo"] == main and face.body["name"] == photos[main].name
     assert record["photos"][main]["camera"] == record["camera"]
-    assert np.array_equal(face.arrays["neutral"], model.vertices(np.array(record["identity"], np.float32)))
+    beyond = face.arrays["neutral"] - model.vertices(np.array(record["identity"], np.float32))
+    size = np.linalg.norm(beyond, axis=1)
+    assert np.sqrt((size[size > 1e-7] ** 2).mean()) * 1e3 == pytest.approx(
+        record["fit"]["offset_rms_mm"], rel=0.1
+    )  # float32 rounds the smallest away
     assert face.arrays["texture"].shape == (1024, 1024, 3) and face.arrays["light"].shape == (9, 3)
     sources, confidence = face.arrays["sources"], face.arrays["confidence"]
     assert sources.shape == (512, 512) and set(np.unique(sources)) <= {0, 1, 3, 5}

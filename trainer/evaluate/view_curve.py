@@ -14,7 +14,7 @@ DASHES = ("", ' stroke-dasharray="6 3"', ' stroke-dasharray="2 3"')
 
 
 def svg(curves: Mapping[str, Mapping[int, float]]) -> str:
-    """The drawing of ``curves``: name -> number of photos -> millimetres; three for each kind of people, in one colour."""
+    """The drawing of ``curves``: name -> number of photos -> millimetres; three for each kind of people."""
     counts = sorted({int(count) for curve in curves.values() for count in curve})
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" '
