@@ -17,6 +17,7 @@ from backend.cli.options import (
     TextureSize,
     WeightsOption,
     finish,
+    split_names,
 )
 
 
@@ -71,6 +72,9 @@ def bench(
     repeats: Annotated[int, typer.Option("--repeats", min=1, max=100, help="Warm runs; the median counts.")] = 7,
     many: Annotated[int, typer.Option("--many", min=2, max=1024, help="Photos in the one large call.")] = 64,
     weights: WeightsOption = None,
+    stages: Annotated[
+        str | None, typer.Option("--stages", help="Some of the stages of reconstruct; the usual ones when left out.")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Measure the speed here: cold start, one photo and many photos by stage, peak memory."""
@@ -84,6 +88,7 @@ def bench(
         repeats=repeats,
         many=many,
         weights=weights,
+        stages=None if stages is None else split_names(stages),
         json_output=json_output,
     )
     finish(lambda interrupt: run(request, interrupt), json_output)

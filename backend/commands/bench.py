@@ -19,6 +19,7 @@ from backend import __version__
 from backend.commands import console
 from backend.commands.console import Interrupt, UsageError
 from backend.commands.doctor import cpu_name, usable_cores
+from backend.commands.reconstruct import check_stages
 from backend.errors import MgcFaceError
 
 # Fresh processes for the cold start; the first may still compile kernels and fill caches.
@@ -34,7 +35,8 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "astronaut.jpg"
 class Request:
     """``photo`` None takes the example photo; ``repeats`` warm runs, ``many`` photos in the large call.
 
-    ``weights`` name a network, whose stage is then measured too, but not in the server, which only has its own.
+    ``weights`` name a network, whose stage is then measured too, but not in the server, which only has its own;
+    ``stages`` None takes the usual ones, and the server always does.
     """
 
     photo: Path | None = None
@@ -44,11 +46,13 @@ class Request:
     repeats: int = 7
     many: int = 64
     weights: Path | None = None
+    stages: tuple[str, ...] | None = None
     json_output: bool = False
 
 
 def run(request: Request, interrupt: Interrupt) -> int:
     photo = chosen_photo(request)
+    check_stages(request.stages, request.weights)
     with tempfile.TemporaryDirectory(prefix="mgcface-bench-") as folder:
         cold = measure_cold(request, photo, Path(folder))
         pipeline = load_pipeline(request)
@@ -81,7 +85,7 @@ def load_pipeline(request: Request) -> Any:
     from backend.reconstruction.pipeline import Pipeline
 
     size = None if request.texture == "none" else int(request.texture)
-    return Pipeline(model=request.model, device=request.device, texture_size=size, weights=request.weights)
+    return Pipeline(request.model, request.device, texture_size=size, stages=request.stages, weights=request.weights)
 
 
 # -- measuring -------------------------------------------------------------------------------------
@@ -93,6 +97,8 @@ def measure_cold(request: Request, photo: Path, folder: Path) -> dict[str, Any]:
     reconstruct += ["--model", request.model, "--texture", request.texture, "--device", request.device]
     if request.weights is not None:
         reconstruct += ["--weights", str(request.weights.resolve())]
+    if request.stages is not None:
+        reconstruct += ["--stages", ",".join(request.stages)]
     runs = [run_fresh(reconstruct) for _ in range(COLD_RUNS)]
     helps = [run_fresh(["--help"]) for _ in range(COLD_RUNS)]
     memory = [peak for _, peak in runs if peak is not None]
@@ -207,6 +213,7 @@ def header(request: Request, photo: Path, device: str) -> dict[str, Any]:
         "model": request.model,
         "texture": request.texture,
         "network": None if request.weights is None else request.weights.name,
+        "stages": "the usual" if request.stages is None else ",".join(request.stages),
         "photo": f"{photo.name} {width}x{height}",
         "repeats": request.repeats,
     }

@@ -55,3 +55,8 @@ def test_a_photo_without_a_face_cannot_be_measured(mgcface, capfd, monkeypatch, 
 def test_a_missing_photo_is_wrong_usage(mgcface, capfd, tmp_path):
     assert mgcface("bench", "--photo", tmp_path / "gone.jpg") == 2
     assert "--photo" in capfd.readouterr().err
+
+
+def test_a_stage_that_is_none_is_wrong_usage(mgcface, capfd):
+    assert mgcface("bench", "--stages", "detect,dream") == 2
+    assert "no stage 'dream'" in capfd.readouterr().err
