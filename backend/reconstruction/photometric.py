@@ -181,6 +181,8 @@ def refine(
     held = problem.equations(unknowns.state(fitter)).local.cpu().numpy()
     solve = Solve(fitter, face, list(shots), unknowns, held, problem.prior.sigma.cpu().numpy())
     for count, blur in enumerate(BLURS_MM):
+        if step_done:
+            step_done(count / len(BLURS_MM))
         solve.step(blur)
         if step_done:
             step_done((count + 1) / len(BLURS_MM))

@@ -116,11 +116,15 @@ def bake_views(
             continue
     if not found:
         raise PhotoError("The head lies outside all photos: choose photos that show the whole face.")
+    alive = (lambda: report(best[-1], 0.6)) if report else (lambda: None)
+    alive()
     gains = exposures(found, atlas.surface)
+    alive()
     for one, gain in zip(found, gains):
         one.colors = one.colors * gain
     doubt_outliers(found)
     narrow, wide = weights(found, atlas.surface, NARROW), weights(found, atlas.surface, WIDE)
+    alive()
     low, seen = low_band(found, wide)
     base, grain = completed(found, low, seen, model, heads[0].neutral_vertices, atlas.surface)
     layers = [
