@@ -39,6 +39,7 @@ from backend.reconstruction.photometric_offset import offsets
 from backend.reconstruction.photometric_solve import Shot, Solve, Unknowns
 from backend.reconstruction.texture import prepare_layers, vertex_colors
 from backend.reconstruction.texture_view import look
+from backend.reconstruction.texture_views import most_telling
 from backend.rendering.tone import srgb_to_linear
 from backend.vision.photo import Photo
 
@@ -108,16 +109,9 @@ def refine_photos(
 
 
 def best_shown(fits: Sequence[FitResult]) -> list[int]:
-    """The photos to refine by: all, or of many those taken from directions that differ most."""
-    if len(fits) <= MOST_PHOTOS:
-        return list(range(len(fits)))
-    toward = np.array([fit.R[2] for fit in fits])
-    picked = [int(toward[:, 2].argmin())]
-    while len(picked) < MOST_PHOTOS:
-        nearest = (toward @ toward[picked].T).max(axis=1)
-        nearest[picked] = np.inf
-        picked.append(int(nearest.argmin()))
-    return sorted(picked)
+    """The photos to refine by: all, or of many those that add most, as for the texture."""
+    toward = np.array([-fit.R[2] for fit in fits])
+    return most_telling(toward, np.array([fit.focal_px / fit.t[2] for fit in fits]), MOST_PHOTOS)
 
 
 def shoot(model: FaceModel, pixels: np.ndarray, fit: FitResult) -> Shot | None:

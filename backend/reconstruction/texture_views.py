@@ -148,20 +148,26 @@ def bake_views(
 
 
 def chosen(heads: Sequence[Reconstruction]) -> list[int]:
-    """The photos to use: all, or where there are many, the ones that add most to what the others show.
-
-    A direction on the head is shown as well as its cosine with the photo's view, times the photo's resolution.
-    """
-    if len(heads) <= MOST_LAYERS:
-        return list(range(len(heads)))
-    angles = np.radians(np.arange(-90, 91, 15))
-    around = np.stack([np.sin(angles), np.zeros_like(angles), np.cos(angles)], axis=1)
+    """The photos to use: all, or where there are many, the ones that add most to what the others show."""
     toward = np.array([-head.camera.R[2] for head in heads])
     fine = np.array([head.camera.focal_px / head.camera.t[2] for head in heads])
+    return most_telling(toward, fine, MOST_LAYERS)
+
+
+def most_telling(toward: np.ndarray, fine: np.ndarray, most: int) -> list[int]:
+    """At most so many of N photos, in order: those that add most to what the others show.
+
+    A direction on the head is shown as well as its cosine with the photo's view, ``toward`` (N, 3), times the photo's
+    resolution, ``fine`` (N,).
+    """
+    if len(toward) <= most:
+        return list(range(len(toward)))
+    angles = np.radians(np.arange(-90, 91, 15))
+    around = np.stack([np.sin(angles), np.zeros_like(angles), np.cos(angles)], axis=1)
     worth = np.maximum(toward @ around.T, 0.0) ** 2 * np.minimum(fine / np.median(fine), 1.5)[:, None]
     picked: list[int] = []
     shown = np.zeros(len(angles))
-    while len(picked) < MOST_LAYERS:
+    while len(picked) < most:
         gain = np.maximum(worth - shown, 0.0).sum(axis=1) + 1e-3 * worth.sum(axis=1)
         gain[picked] = -1.0
         picked.append(int(gain.argmax()))

@@ -8,7 +8,7 @@ from bad_photos import no_face
 
 from backend.commands import bench
 
-STAGES = {"decode", "detect", "fit", "total"}
+STAGES = {"decode", "detect", "fit", "refine", "total"}
 
 
 def test_report(mgcface, capfd, monkeypatch):

@@ -16,6 +16,7 @@ from server_process import PHOTO, Running, finish, wait_for
 from backend.face_model.registry import get_model
 from backend.protocol.messages import TERMINAL
 from backend.protocol.wire import Message
+from backend.reconstruction.photometric_face import face_of
 
 SMALL = {"texture_size": 0}
 
@@ -34,10 +35,10 @@ def test_a_photo_becomes_the_head_that_its_record_describes(client):
     assert face.arrays["texture"].shape == (1024, 1024, 3) and face.arrays["confidence"].shape == (1024, 1024)
     record, model = face.body["record"], get_model()
     beyond = face.arrays["neutral"] - model.vertices(np.array(record["identity"], np.float32))
-    size = np.linalg.norm(beyond, axis=1)
-    assert np.sqrt((size[size > 1e-7] ** 2).mean()) * 1e3 == pytest.approx(
-        record["fit"]["offset_rms_mm"], rel=0.1
-    )  # float32 rounds the smallest away
+    size_mm = 1e3 * np.linalg.norm(beyond[face_of(model).vertices], axis=1)
+    # The record counts vertices that moved at all; rounding to float32 hides the least of these moves.
+    least, most = (np.sqrt((each**2).mean()) for each in (size_mm, size_mm[size_mm > 1e-4]))
+    assert 0.0 < least <= record["fit"]["offset_rms_mm"] <= most
     assert set(record["expression"]) == set(model.expression_names)
     assert face.body["iris_color"] is not None and face.arrays["eye_texture"].shape == (512, 512, 3)
     assert (face.body["name"], record["photo"]["width"], record["photo"]["height"]) == ("astronaut.jpg", 512, 512)

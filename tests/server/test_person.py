@@ -20,6 +20,7 @@ from backend.face_model.registry import get_model
 from backend.protocol.messages import MAX_PHOTOS_OF_ONE_PERSON, TERMINAL
 from backend.protocol.wire import Message, ProtocolError, encode
 from backend.reconstruction.person import MOST_PHOTOS, Person, reconstruct_person
+from backend.reconstruction.photometric_face import face_of
 from backend.reconstruction.pipeline import Pipeline
 from backend.server import face_message
 from backend.server.engine import Engine
@@ -70,10 +71,10 @@ def test_several_photos_become_one_head(client, series, tmp_path):
     assert face.body["photo"] == main and face.body["name"] == photos[main].name
     assert record["photos"][main]["camera"] == record["camera"]
     beyond = face.arrays["neutral"] - model.vertices(np.array(record["identity"], np.float32))
-    size = np.linalg.norm(beyond, axis=1)
-    assert np.sqrt((size[size > 1e-7] ** 2).mean()) * 1e3 == pytest.approx(
-        record["fit"]["offset_rms_mm"], rel=0.1
-    )  # float32 rounds the smallest away
+    size_mm = 1e3 * np.linalg.norm(beyond[face_of(model).vertices], axis=1)
+    # The record counts vertices that moved at all; rounding to float32 hides the least of these moves.
+    least, most = (np.sqrt((each**2).mean()) for each in (size_mm, size_mm[size_mm > 1e-4]))
+    assert 0.0 < least <= record["fit"]["offset_rms_mm"] <= most
     assert face.arrays["texture"].shape == (1024, 1024, 3) and face.arrays["light"].shape == (9, 3)
     sources, confidence = face.arrays["sources"], face.arrays["confidence"]
     assert sources.shape == (512, 512) and set(np.unique(sources)) <= {0, 1, 3, 5}
