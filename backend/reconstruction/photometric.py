@@ -34,9 +34,10 @@ from backend.geometry.camera import Camera, intrinsics
 from backend.reconstruction.fit import FitResult, Fitter
 from backend.reconstruction.joint import JointFit, JointProblem, fit_to_identity
 from backend.reconstruction.landmark_cost import Observation
-from backend.reconstruction.photometric_face import LUMINANCE, face_of
+from backend.reconstruction.photometric_face import face_of
 from backend.reconstruction.photometric_offset import offsets
 from backend.reconstruction.photometric_solve import Shot, Solve, Unknowns
+from backend.reconstruction.skin_statistics import LUMINANCE
 from backend.reconstruction.texture import prepare_layers, vertex_colors
 from backend.reconstruction.texture_view import look
 from backend.reconstruction.texture_views import most_telling

@@ -8,18 +8,12 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
-from backend.errors import ModelError
-from backend.face_model.albedo import Albedo
-from backend.face_model.albedo_file import get_albedo, layout_of
-from backend.face_model.model import SKIN, FaceModel
+from backend.face_model.model import FaceModel
 from backend.geometry.kernel_cache import njit
+from backend.reconstruction.skin_statistics import SkinStatistics, statistics_of
 from backend.reconstruction.texture_atlas import Surface, surface_of
-
-# Brightness of linear RGB (ITU-R BT.709).
-LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 
 # Vertices that count at least this much: face and jaw, not eyes, brows, nostrils and lips, whose borders a
 # landmark fit misses by a pixel or two and whose colours differ most from one person to another, nor the scalp.
@@ -69,30 +63,20 @@ def face_of(model: FaceModel) -> Face | None:
     """The model's :class:`Face`, kept for the next photo; None for a model without statistical albedo."""
     with _lock:
         if id(model) not in _faces:
-            albedo = albedo_of(model)
+            skins = statistics_of(model)
             if len(_faces) >= KEPT:
                 del _faces[next(iter(_faces))]
-            _faces[id(model)] = (model, None if albedo is None else build_face(model, albedo))
+            _faces[id(model)] = (model, None if skins is None else build_face(model, skins))
         return _faces[id(model)][1]
 
 
-def albedo_of(model: FaceModel) -> Albedo | None:
-    """The statistical albedo that comes with a model, None where there is none for just this head."""
-    try:
-        albedo = get_albedo(model.info.name)
-    except ModelError:
-        return None
-    return albedo if albedo is not None and albedo.layout == layout_of(model) else None
-
-
-def build_face(model: FaceModel, albedo: Albedo) -> Face:
+def build_face(model: FaceModel, skins: SkinStatistics) -> Face:
     surface = surface_of(model)
     weight = (surface.take * (1.0 - surface.feature)).astype(np.float64)
     vertices = np.flatnonzero((weight > LEAST_TAKE) & surface.skin)
     touched = np.zeros(model.vertex_count, bool)
     touched[vertices] = True
     around, triangles = np.unique(model.triangles[touched[model.triangles].any(axis=1)], return_inverse=True)
-    mean, modes = brightness(model, albedo)
     return Face(
         surface,
         vertices,
@@ -100,32 +84,9 @@ def build_face(model: FaceModel, albedo: Albedo) -> Face:
         around,
         triangles.reshape(-1, 3),
         np.searchsorted(around, vertices),
-        mean[vertices],
-        np.ascontiguousarray(modes[:, vertices]),
+        skins.mean[vertices],
+        np.ascontiguousarray(skins.modes[:, vertices]),
     )
-
-
-def brightness(model: FaceModel, albedo: Albedo) -> tuple[np.ndarray, np.ndarray]:
-    """Log brightness of the mean skin at the vertices (V,), and its derivative by the coefficients (K, V)."""
-    skin = model.triangle_material == model.materials.index(SKIN)
-    uv = np.zeros((model.vertex_count, 2))
-    uv[model.triangles[skin]] = model.uv[model.triangles_uv[skin]]
-    texel = (np.stack([uv[:, 0], 1.0 - uv[:, 1]], axis=1) * albedo.size - 0.5).astype(np.float32)
-    mean = read(albedo.mean, texel)
-    part = mean * LUMINANCE
-    total = part.sum(axis=1)
-    # The derivative of log(sum of channels): each channel's log change counts by its share of the light.
-    modes = np.stack([(read(mode, texel) * part).sum(axis=1) / total for mode in albedo.modes])
-    return np.log(total), modes
-
-
-def read(picture: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Bilinear: (H, W) or (H, W, C) float32 at (N, 2) places, 0 the first pixel's centre -> (N,) or (N, C) float64."""
-    places = np.ascontiguousarray(places, np.float32)
-    found = cv2.remap(
-        picture, places[:, None, 0], places[:, None, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    return found[:, 0].astype(np.float64)
 
 
 def normals_and_derivatives(face: Face, vertices: np.ndarray, shapes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,8 @@ import torch
 from backend.reconstruction.fit import FitResult, Fitter
 from backend.reconstruction.joint import JointFit
 from backend.reconstruction.landmark_cost import POSE, State
-from backend.reconstruction.photometric_face import Face, normals_and_derivatives, read
+from backend.reconstruction.photometric_face import Face, normals_and_derivatives
+from backend.reconstruction.skin_statistics import read
 from backend.reconstruction.turning import exponential, rotation_vector
 from backend.rendering.shade import BASIS_SIZE, MAD_TO_SIGMA, sh_basis, sh_basis_gradient
 

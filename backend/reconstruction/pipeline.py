@@ -32,8 +32,9 @@ from backend.reconstruction.observation import observe, report, unfitted
 from backend.reconstruction.opinion import ASKED_YAW, HEARD_YAW, Opinion, opinion
 from backend.reconstruction.outcome import PhotoOutcome, Progress, Source, Steps, decode, elapsed_ms, faces_of, named
 from backend.reconstruction.photometric import refine_photos
-from backend.reconstruction.photometric_face import albedo_of, face_of, normals_and_derivatives
+from backend.reconstruction.photometric_face import face_of, normals_and_derivatives
 from backend.reconstruction.result import Reconstruction, Texture
+from backend.reconstruction.skin_statistics import albedo_of
 from backend.reconstruction.texture import bake_texture, warm_up
 from backend.reconstruction.texture_raster import serial_bands
 from backend.rendering.cpu_backend import thread_count

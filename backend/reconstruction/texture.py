@@ -17,6 +17,7 @@ from backend.errors import Cancelled
 from backend.face_model.model import FaceModel
 from backend.geometry.camera import Camera
 from backend.reconstruction.result import Texture
+from backend.reconstruction.skin_statistics import statistics_of
 from backend.reconstruction.texture_atlas import Atlas, Surface, atlas_of, surface_of
 from backend.reconstruction.texture_cavity import darkened
 from backend.reconstruction.texture_fill import solve_membrane
@@ -131,7 +132,9 @@ def prepare_layers(view: View, camera: Camera, model: FaceModel, surface: Surfac
     skin = fit_skin(log_of_root(colors), surface.trust * seen, view.normals)
     belief = view.weight * believe(skin)
     colors, seen = vertex_colors(view, belief)
-    gain = light_gain(colors, seen, skin, surface) * np.sqrt(saturation_gain(skin.tone))
+    gain = light_gain(colors, seen, view.normals, skin, surface, statistics_of(model)) * np.sqrt(
+        saturation_gain(skin.tone)
+    )
     bare = complete(colors * gain, seen, skin, surface)
     light = photo_light(colors, bare, seen, view.normals)
     base = darkened(bare, seen, surface.cavity)
@@ -217,4 +220,5 @@ def weighted_median(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
 def warm_up(model: FaceModel, size: int) -> Atlas:
     """Compute what depends on the model and the size alone, before the first photo."""
     surface_of(model)
+    statistics_of(model)
     return atlas_of(model, size)

@@ -8,9 +8,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from backend.reconstruction.skin_statistics import LUMINANCE, SkinStatistics
 from backend.reconstruction.texture_atlas import Surface
 from backend.reconstruction.texture_fill import solve_membrane
-from backend.reconstruction.texture_skin import SkinModel
+from backend.reconstruction.texture_lamps import lamp_light
+from backend.reconstruction.texture_skin import SkinModel, lit_level
 from backend.rendering.shade import estimate_light
 
 # Part of the smooth light (spherical harmonics to order 2) that is divided out: all of its sideways
@@ -36,26 +38,44 @@ LIGHT_RIDGE = 0.02
 LEAST_GAIN, MOST_GAIN = 0.5, 2.6
 
 
-def light_gain(colors: np.ndarray, seen: np.ndarray, skin: SkinModel, surface: Surface) -> np.ndarray:
+def light_gain(
+    colors: np.ndarray,
+    seen: np.ndarray,
+    normals: np.ndarray,
+    skin: SkinModel,
+    surface: Surface,
+    skins: SkinStatistics | None = None,
+) -> np.ndarray:
     """Factors, on square roots of light, that take the light away.
+
+    Where statistics of skin tell what is light (:mod:`backend.reconstruction.texture_lamps`), all of it goes.
 
     Parameters
     ----------
     colors : (V, 3) float
         Square root of linear light.
     seen : (V,) float in [0, 1]
+    normals : (V, 3) float
+        Unit, model space.
     skin : SkinModel
     surface : Surface
+    skins : SkinStatistics, optional
 
     Returns
     -------
     (V, 3) float
     """
+    brightness = np.log(np.maximum(colors**2 @ LUMINANCE, 1e-6))
+    lamps = None if skins is None else lamp_light(brightness, seen, normals, skins, surface)
+    mirrored = skin.shading if surface.mirror[0] < 0 else skin.shading[surface.mirror]
+    if lamps is not None:
+        tint = skin.shading - skin.shading.mean(axis=1, keepdims=True)
+        log_gain = lit_level(lamps.log_light, lamps.trust) - (lamps.log_light + lamps.shade)[:, None] - tint
+    else:
+        odd, even = (skin.shading - mirrored) / 2.0, (skin.shading + mirrored) / 2.0
+        log_gain = -odd - REMOVED * even
     if surface.mirror[0] < 0:
-        return _bounded(-REMOVED * skin.shading)
-    mirrored = skin.shading[surface.mirror]
-    odd, even = (skin.shading - mirrored) / 2.0, (skin.shading + mirrored) / 2.0
-    log_gain = -odd - REMOVED * even
+        return _bounded(log_gain)
     # What is left between the sides is light too (a cast shadow, a lamp close by) as far as it is smooth.
     light = 2.0 * np.log(np.maximum(colors, 1e-3)) + log_gain
     difference = light - light[surface.mirror]

@@ -141,13 +141,18 @@ def fit_skin(colors: np.ndarray, weight: np.ndarray, normals: np.ndarray) -> Ski
     tint = centre + MOST_HUE_SHIFT * np.tanh((tint - centre) / MOST_HUE_SHIFT)
     shading = every[:, 1:] @ light[1:] + tint
     middle = np.average(shading[use], axis=0, weights=w)
-    # The tone is what skin looks like on the lit side of its average: people know a face by its light half.
     level = shading[use].mean(axis=1)
-    order = np.argsort(level)
-    total = np.cumsum(w[order])
-    lit = level[order[np.searchsorted(total, LIT_SHARE * total[-1])]] - np.average(level, weights=w)
-    middle = middle + np.clip(lit, 0.0, MOST_LIT)
+    middle = middle + lit_level(level, w) - np.average(level, weights=w)
     return SkinModel(shading - middle, light[0] + hue[0] + middle, np.array([dark, bright, spread_hue]))
+
+
+def lit_level(level: np.ndarray, weight: np.ndarray) -> float:
+    """Log light (V,) at which a tone is read, a little above its average: people know a face by its light half."""
+    average = float(np.average(level, weights=weight))
+    order = np.argsort(level)
+    total = np.cumsum(weight[order])
+    lit = float(level[order[np.searchsorted(total, LIT_SHARE * total[-1])]]) - average
+    return average + min(max(lit, 0.0), MOST_LIT)
 
 
 def _ridge(basis: np.ndarray, values: np.ndarray, weight: np.ndarray, ridge: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from texture_scene import (
 )
 
 from backend.errors import Cancelled, PhotoError
+from backend.reconstruction import texture as texture_module
 from backend.reconstruction.result import Texture
 from backend.reconstruction.texture import bake_texture
 from backend.reconstruction.texture_atlas import atlas_of, surface_of
@@ -59,7 +60,8 @@ def is_skin(color: np.ndarray, slack: float = 0.16) -> np.ndarray:
 
 
 def test_seen_texels_are_the_truth(frontal, turned):
-    for texture, least in ((frontal, 34.0), (turned, 36.0)):
+    """Nearly: this skin has none of the patterns that skins have, so a little of it is taken for light."""
+    for texture, least in ((frontal, 30.5), (turned, 30.5)):
         seen = texture.confidence > 200
         assert seen.mean() > 0.04
         assert psnr(texture.color[seen], true_texture()[seen]) > least
@@ -278,12 +280,26 @@ def test_what_cannot_be_baked_is_refused():
         bake_texture(photo, camera(size=300, distance=0.02), head(), person())
 
 
-def test_an_even_photo_gives_an_even_texture():
-    """Whatever the weights say, mixing, light removal and completion add no structure but the shade of cavities."""
+def test_seen_texels_are_the_truth_without_statistics(monkeypatch):
+    monkeypatch.setattr(texture_module, "statistics_of", lambda _: None)
+    for yaw, least in ((0.0, 34.0), (35.0, 36.0)):
+        texture = bake(Scene(), yaw=yaw)
+        seen = texture.confidence > 200
+        assert psnr(texture.color[seen], true_texture()[seen]) > least
+
+
+@pytest.mark.parametrize(("statistics", "most"), [(True, 14), (False, 2)])
+def test_an_even_photo_gives_an_even_texture(statistics, most, monkeypatch):
+    """Whatever the weights say, mixing, light removal and completion add no structure but the shade of cavities.
+
+    Statistics of skin expect some, and take its absence for light.
+    """
+    if not statistics:
+        monkeypatch.setattr(texture_module, "statistics_of", lambda _: None)
     view = camera(size=300)
     photo = np.full((300, 300, 3), np.rint(TONE), np.uint8)
     texture = bake_texture(photo, view, head(), person())
     shade = texel_values(surface_of(head()).cavity[:, None].astype(float))[..., 0] > 0
     shade.ravel()[atlas_of(head(), 1024).gutter] |= shade.ravel()[atlas_of(head(), 1024).nearest]
     assert shade.mean() < 0.03
-    assert np.abs(texture.color.astype(float) - np.rint(TONE))[~shade].max() <= 2
+    assert np.abs(texture.color.astype(float) - np.rint(TONE))[~shade].max() <= most
