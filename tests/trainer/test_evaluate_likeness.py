@@ -57,9 +57,10 @@ def test_even_light_leaves_a_texture_as_it_is():
 def test_a_person_is_nearer_to_her_other_photo_than_a_stranger():
     bench = accuracy.make_bench("open-head", DEFAULT_DATA, None)
     pair = likeness.load(DEFAULT_DATA)[0]
-    result = likeness.measure(pair, bench.reconstruct)
-    assert result.error is None and set(result.photos) == {"neutral", "smiling"}
-    for heads in result.photos.values():
+    result = likeness.measure(pair, bench.methods)
+    assert result.error is None and set(result.photos) == set(result.before) == {"neutral", "smiling"}
+    assert result.photos != result.before
+    for heads in (*result.photos.values(), *result.before.values()):
         assert tuple(heads) == HEADS
         assert 1.0 > heads["itself"].ssim > heads["other"].ssim > heads["stranger"].ssim > 0.1
         assert 0.5 < heads["itself"].color < heads["stranger"].color < 40.0
@@ -91,7 +92,7 @@ def test_a_photo_without_a_face_is_named(tmp_path):
     def nobody(photo: Photo):
         raise SetError("No face here.")
 
-    results = [likeness.measure(pair, nobody) for pair in likeness.load(tmp_path)]
+    results = [likeness.measure(pair, {"fit": nobody}) for pair in likeness.load(tmp_path)]
     summary = likeness.figures(results)
     assert (summary["people"], summary["found"], summary["photos"]) == (2, 0, {})
     assert "* 001: No face here." in likeness.page(summary)
@@ -100,14 +101,17 @@ def test_a_photo_without_a_face_is_named(tmp_path):
 def test_means_and_page():
     def result(name: str, other: float, stranger: float) -> LikenessResult:
         heads = {"itself": Comparison(0.8, 2.0), "other": Comparison(other, 3.0), "stranger": Comparison(stranger, 5.0)}
-        return LikenessResult(name, {"neutral": heads, "smiling": heads | {"other": Comparison(other - 0.1, 7.0)}})
+        photos = {"neutral": heads, "smiling": heads | {"other": Comparison(other - 0.1, 7.0)}}
+        return LikenessResult(name, photos, before={"neutral": heads | {"other": Comparison(0.4, 6.0)}})
 
     summary = likeness.figures([result("001", 0.7, 0.5), result("002", 0.5, 0.45)])
     assert summary["photos"]["neutral"]["ssim_other"] == pytest.approx(0.6)
     both = summary["photos"]["both"]
     assert both["drawings"] == 4 and both["ssim_other"] == pytest.approx(0.55)
     assert (both["nearer_by_ssim"], both["nearer_by_color"]) == (3, 2)
+    assert summary["before"]["both"]["ssim_other"] == pytest.approx(0.4)
     page = likeness.page(summary)
+    assert "| neutral photos, before refinement | 2 | 0.800 | **0.400** |" in page
     assert "| both photos | 4 | 0.800 | **0.550** | 0.475 | 3 of 4 | 2.00 | **5.00** | 5.00 | 2 of 4 |" in page
 
 

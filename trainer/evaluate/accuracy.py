@@ -267,7 +267,10 @@ def make_bench(
     methods = {"fit": method("detect", "fit")}
     if weights is not None or default_weights(model.info.name) is not None:
         methods = {"regress": method("detect", "regress"), **methods, "both": method("detect", "regress", "fit")}
-    return Bench(model, method(*(stage for stage in pipeline.stages if stage != "texture")), data, methods)
+    usual = method(*(stage for stage in pipeline.stages if stage != "texture"))
+    if "refine" in pipeline.stages:
+        methods["refined"] = usual
+    return Bench(model, usual, data, methods)
 
 
 def _worked(jobs, bench: Bench, make: Callable[[], Bench], workers: int) -> Iterator:

@@ -72,7 +72,7 @@ BENCHMARKS = {
     ),
     "five_lights": Benchmark(five_lights.load, five_lights.measure, five_lights.figures, five_lights.page),
     "strangers": Benchmark(stranger_draws.load, stranger_draws.measure, stranger_draws.figures, stranger_draws.page),
-    "likeness": Benchmark(likeness.load, likeness.measure, likeness.figures, likeness.page),
+    "likeness": Benchmark(likeness.load, likeness.measure, likeness.figures, likeness.page, compares=True),
     "multiview": Benchmark(consistency.load, consistency.measure, consistency.figures, consistency.page),
     "held-out": Benchmark(held_out.load, held_out.measure, held_out.figures, held_out.page, compares=True),
     "held-out-identity": Benchmark(

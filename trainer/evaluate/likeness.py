@@ -84,11 +84,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class LikenessResult:
-    """Kind of the photo that was drawn into -> head of :data:`HEADS` -> figures."""
+    """Kind of the photo that was drawn into -> head of :data:`HEADS` -> figures; ``before`` the refinement, too."""
 
     name: str
     photos: dict[str, dict[str, Comparison]] = field(default_factory=dict)
     error: str | None = None
+    before: dict[str, dict[str, Comparison]] = field(default_factory=dict)
 
 
 def load(data: Path) -> list[Pair]:
@@ -103,19 +104,31 @@ def load(data: Path) -> list[Pair]:
     return [Pair(name, own, both[(place + 1) % len(both)][1]) for place, (name, own) in enumerate(both)]
 
 
-def measure(pair: Pair, reconstruct: Reconstruct) -> LikenessResult:
-    """Both photos of a person, with the heads of ``reconstruct``."""
+def measure(pair: Pair, methods: Mapping[str, Reconstruct]) -> LikenessResult:
+    """Both photos of a person, with refined heads and, before that, with what landmarks and network gave.
+
+    ``methods`` are those of the evaluator; without ``refined`` among them there is no before.
+    """
+    plain = methods["both"] if "both" in methods else methods["fit"]
     try:
-        own = {kind: known_head(path, reconstruct) for kind, path in pair.own.items()}
-        strangers = {kind: known_head(path, reconstruct) for kind, path in pair.stranger.items()}
-        figures = {}
-        for kind, target in own.items():
-            (other,) = set(own) - {kind}
-            heads = {"itself": target, "other": own[other], "stranger": strangers[other]}
-            figures[kind] = compare(target, heads)
+        found = drawings(pair, plain)
+        if "refined" not in methods:
+            return LikenessResult(pair.name, found)
+        return LikenessResult(pair.name, drawings(pair, methods["refined"]), before=found)
     except MgcFaceError as error:
         return LikenessResult(pair.name, error=str(error))
-    return LikenessResult(pair.name, figures)
+
+
+def drawings(pair: Pair, reconstruct: Reconstruct) -> dict[str, dict[str, Comparison]]:
+    """Kind of photo -> head of :data:`HEADS` -> figures, of one method."""
+    own = {kind: known_head(path, reconstruct) for kind, path in pair.own.items()}
+    strangers = {kind: known_head(path, reconstruct) for kind, path in pair.stranger.items()}
+    figures = {}
+    for kind, target in own.items():
+        (other,) = set(own) - {kind}
+        heads = {"itself": target, "other": own[other], "stranger": strangers[other]}
+        figures[kind] = compare(target, heads)
+    return figures
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +140,8 @@ class KnownHead:
     textures: Mapping[str, np.ndarray]
 
 
-# Each person is met twice: as oneself and as the stranger of the one before.
-@lru_cache(maxsize=4)
+# Each person is met twice, as oneself and as the stranger of the one before, by two methods.
+@lru_cache(maxsize=8)
 def known_head(path: Path, reconstruct: Reconstruct) -> KnownHead:
     """The largest face of a photo, textured."""
     photo = load_photo(path)
@@ -248,23 +261,29 @@ def figures(results: Sequence[LikenessResult]) -> dict[str, Any]:
         "people": len(results),
         "found": len(found),
         "failures": {item.name: item.error for item in results if item.error is not None},
-        "photos": {},
+        "photos": means([item.photos for item in found]),
+        "before": means([item.before for item in found]),
     }
-    kinds = sorted({kind for item in found for kind in item.photos})
+    return summary
+
+
+def means(people: Sequence[Mapping[str, Mapping[str, Comparison]]]) -> dict[str, dict[str, Any]]:
+    kinds = sorted({kind for photos in people for kind in photos})
+    rows = {}
     for row, wanted in (*((kind, (kind,)) for kind in kinds), ("both", kinds)):
-        drawings = [item.photos[kind] for item in found for kind in wanted]
-        if drawings:
-            summary["photos"][row] = {
-                "drawings": len(drawings),
+        found = [photos[kind] for photos in people for kind in wanted]
+        if found:
+            rows[row] = {
+                "drawings": len(found),
                 **{
-                    f"{measure}_{head}": float(np.mean([getattr(one[head], measure) for one in drawings]))
+                    f"{measure}_{head}": float(np.mean([getattr(one[head], measure) for one in found]))
                     for measure in ("ssim", "color")
                     for head in HEADS
                 },
-                "nearer_by_ssim": sum(one["other"].ssim > one["stranger"].ssim for one in drawings),
-                "nearer_by_color": sum(one["other"].color < one["stranger"].color for one in drawings),
+                "nearer_by_ssim": sum(one["other"].ssim > one["stranger"].ssim for one in found),
+                "nearer_by_color": sum(one["other"].color < one["stranger"].color for one in found),
             }
-    return summary
+    return rows
 
 
 def page(summary: dict[str, Any]) -> str:
@@ -277,8 +296,9 @@ def page(summary: dict[str, Any]) -> str:
     columns = ["drawn into", "drawings", *(f"SSIM, {head}" for head in HEADS), "person nearer than stranger"]
     columns += [*(f"colour, {head}" for head in HEADS), "person nearer than stranger"]
     rows = [
-        [f"{kind} photos", row["drawings"], *cells(row, "ssim", 3), *cells(row, "color", 2)]
-        for kind, row in summary["photos"].items()
+        [f"{kind} photos{note}", row["drawings"], *cells(row, "ssim", 3), *cells(row, "color", 2)]
+        for note, part in (("", "photos"), (", before refinement", "before"))
+        for kind, row in summary[part].items()
     ]
     text = "## Likeness: the head of one photo drawn into the person's other photo\n\n" + table(columns, rows)
     text += (
