@@ -174,13 +174,13 @@ def refine(
     problem.believe()
     unknowns = Unknowns.of(fit, face)
     held = problem.equations(unknowns.state(fitter)).local.cpu().numpy()
-    solve = Solve(fitter, face, list(shots), unknowns, held, problem.prior.sigma.cpu().numpy())
+    done = [0.0]
+    alive = (lambda: step_done(done[0])) if step_done else (lambda: None)
+    solve = Solve(fitter, face, list(shots), unknowns, held, problem.prior.sigma.cpu().numpy(), alive)
     for count, blur in enumerate(BLURS_MM):
-        if step_done:
-            step_done(count / len(BLURS_MM))
         solve.step(blur)
-        if step_done:
-            step_done((count + 1) / len(BLURS_MM))
+        done[0] = (count + 1) / len(BLURS_MM)
+        alive()
     if not np.isfinite(solve.now.identity).all():
         return fit
     found = problem.joint_result(solve.now.state(fitter), fit.photos[0].iterations, fit.photos[0].converged)

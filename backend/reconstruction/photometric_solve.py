@@ -6,7 +6,7 @@ L = 7 + E + 9 unknowns of a photo, S = I + K shared ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,11 +132,21 @@ class Solve:
         Curvature of the landmarks' cost there.
     sigma : (I,) float
         Standard deviation of the identity's error.
+    alive : callable, optional
+        Called between parts of the work, several times a second; may raise to stop.
     """
 
     def __init__(
-        self, fitter: Fitter, face: Face, shots: list[Shot], start: Unknowns, held: np.ndarray, sigma: np.ndarray
+        self,
+        fitter: Fitter,
+        face: Face,
+        shots: list[Shot],
+        start: Unknowns,
+        held: np.ndarray,
+        sigma: np.ndarray,
+        alive: Callable[[], object] = lambda: None,
     ) -> None:
+        self.alive = alive
         self.model, self.face, self.shots, self.start, self.now = fitter.lm.model, face, shots, start, start
         self.identities = fitter.lm.identity_count
         lower, upper = (bound.cpu().numpy()[self.identities :] for bound in (fitter.lower, fitter.upper))
@@ -162,7 +172,7 @@ class Solve:
     def step(self, blur: float) -> None:
         """One Gauss-Newton step with the photos blurred so much."""
         rows = self.rows(blur)
-        hessian, gradient = normal_equations(rows, noise(rows))
+        hessian, gradient = normal_equations(rows, noise(rows), self.alive)
         hessian += self.precision
         gradient += self.precision @ self.apart()
         hessian[np.diag_indices_from(hessian)] *= 1.0 + DAMPING
@@ -185,6 +195,7 @@ class Solve:
         albedo = face.log_albedo + now.albedo @ face.albedo_modes
         residual, weight, local, shared, point, normal = [], [], [], [], [], []
         for photo, shot in enumerate(self.shots):
+            self.alive()
             vertices = self.model.vertices(now.identity, now.expression[photo]).astype(np.float64)
             normals = normals_and_derivatives(face, vertices, self.model.expression[:0])[0]
             log, by_point = sampled(shot, blur, vertices[face.vertices], now.rotation[photo], now.pose[photo])
@@ -274,7 +285,9 @@ def noise(rows: Rows) -> float:
     return sigma
 
 
-def normal_equations(rows: Rows, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+def normal_equations(
+    rows: Rows, sigma: float, alive: Callable[[], object] = lambda: None
+) -> tuple[np.ndarray, np.ndarray]:
     """Hessian (N L + S, N L + S) and gradient, what the skin has of its own eliminated.
 
     Of a point seen with weights ``w_n`` the best ``a`` is ``sum(w r) / (sum(w) + OWN_SKIN)``; with it the cost
@@ -294,6 +307,7 @@ def normal_equations(rows: Rows, sigma: float) -> tuple[np.ndarray, np.ndarray]:
     hessian[count:, count:] = sum(shared[n].T @ rows.shared[n] for n in range(photos)) - scaled.T @ shared_sum
     gradient[count:] = sum(shared[n].T @ left[n] for n in range(photos))
     for n in range(photos):
+        alive()
         mine = slice(n * size, (n + 1) * size)
         gradient[mine] = weighted[n].T @ left[n]
         hessian[mine, count:] = weighted[n].T @ (rows.shared[n] - scaled)

@@ -90,16 +90,19 @@ def mosaic(
     color = np.zeros((size, size, 3), np.uint8)
     confidence, sources = np.zeros((size, size), np.uint8), np.zeros((size, size), np.uint8)
     base, grain = np.ascontiguousarray(base, np.float32), np.ascontiguousarray(grain, np.float32)
-    arrays = [layer_arrays(atlas, layer) for layer in layers]
+    arrays = []
+    for layer in layers:
+        report(0.0)
+        arrays.append(layer_arrays(atlas, layer))
     rows = max(1, STRIP_TEXELS // size)
     for first in range(0, size, rows):
-        report(first / size)
         end = min(first + rows, size)
         strip = slice(first, end)
         sums = np.zeros((end - first, size, SUMS), np.float32)
         sums[..., OWN + LEFT] = sums[..., MIRRORED + LEFT] = 1.0
         chart = (atlas.triangle[strip], atlas.barycentric[strip], atlas.surface.triangles, atlas.surface.mirror)
-        for layer, photo in zip(layers, arrays):
+        for place, (layer, photo) in enumerate(zip(layers, arrays)):
+            report((first + (end - first) * place / len(layers)) / size)
             number, out = layer.number, (sums, confidence[strip], sources[strip])
             in_bands(end - first, lambda a, b: _add(a, b, chart, photo, base, SQRT_OF_BYTE, number, *out))  # noqa: B023
         in_bands(

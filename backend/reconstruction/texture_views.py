@@ -123,10 +123,14 @@ def bake_views(
     for one, gain in zip(found, gains):
         one.colors = one.colors * gain
     doubt_outliers(found)
-    narrow, wide = weights(found, atlas.surface, NARROW), weights(found, atlas.surface, WIDE)
+    narrow = weights(found, atlas.surface, NARROW)
+    alive()
+    wide = weights(found, atlas.surface, WIDE)
     alive()
     low, seen = low_band(found, wide)
+    alive()
     base, grain = completed(found, low, seen, model, heads[0].neutral_vertices, atlas.surface)
+    alive()
     layers = [
         Layer(
             one.place + 1,
