@@ -24,11 +24,19 @@ from backend.export.eye_texture import BROWN, IRIS_RADIUS_UV, eye_texture
 from backend.export.gltf import head_glb
 from backend.export.images import jpeg_bytes, png_bytes
 from backend.export.iris_color import iris_color
-from backend.export.obj import EYE_TEXTURE_FILE, MATERIAL_FILE, SKIN_TEXTURE_FILE, ObjWriter, material_text
+from backend.export.obj import (
+    EYE_TEXTURE_FILE,
+    MATERIAL_FILE,
+    NORMAL_MAP_FILE,
+    SKIN_TEXTURE_FILE,
+    ObjWriter,
+    material_text,
+)
 from backend.export.overlay import overlay_image
 from backend.export.record import OFFSET_FILE, offset_bytes, record_text
 from backend.face_model.model import EYES, FaceModel
 from backend.reconstruction.result import Reconstruction
+from backend.reconstruction.texture_relief import normal_map
 from backend.vision.photo import Photo
 
 FORMATS = ("glb", "obj", "json", "texture", "overlay")
@@ -39,7 +47,7 @@ SOURCES_FILE = "sources.png"
 # Made from the others by `mgcface report`, and outdated with them.
 REPORT_FILE = "report.html"
 MESH_FILES = (HEAD_GLB, HEAD_OBJ, NEUTRAL_OBJ, MATERIAL_FILE)
-PICTURE_FILES = (OVERLAY_FILE, SKIN_TEXTURE_FILE, CONFIDENCE_FILE, EYE_TEXTURE_FILE)
+PICTURE_FILES = (OVERLAY_FILE, SKIN_TEXTURE_FILE, CONFIDENCE_FILE, EYE_TEXTURE_FILE, NORMAL_MAP_FILE)
 OUR_FILES = frozenset((RECORD_FILE, OFFSET_FILE, *MESH_FILES, *PICTURE_FILES))
 # What a head from several photos has besides: an overlay for each, and which photo a texel came from.
 OF_SEVERAL_PHOTOS = re.compile(r"overlay_\d{2,3}\.jpg|sources\.png")
@@ -123,6 +131,7 @@ def write_whole(target: Path, files: Iterable[tuple[str, bytes]]) -> list[Path]:
 def head_files(reconstruction: Reconstruction, photo: Photo, formats: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """File name and content of every file, made one at a time."""
     eyes = eye_picture(reconstruction, photo) if {"glb", "obj", "overlay"} & set(formats) else None
+    normals = normal_picture(reconstruction, formats)
     # The overlay is drawn while the others are packed.
     with ThreadPoolExecutor(1, thread_name_prefix="overlay") as beside:
         overlay = beside.submit(overlay_image, reconstruction, photo, eyes) if "overlay" in formats else None
@@ -131,14 +140,21 @@ def head_files(reconstruction: Reconstruction, photo: Photo, formats: Sequence[s
             if reconstruction.offset is not None:
                 yield OFFSET_FILE, offset_bytes(reconstruction.offset)
         if "glb" in formats:
-            yield HEAD_GLB, head_glb(reconstruction, eyes)
-        yield from surface_files(reconstruction, eyes, formats)
+            yield HEAD_GLB, head_glb(reconstruction, eyes, normals=normals)
+        yield from surface_files(reconstruction, eyes, normals, formats)
         if overlay is not None:
             yield OVERLAY_FILE, jpeg_bytes(overlay.result())
 
 
+def normal_picture(reconstruction: Reconstruction, formats: Sequence[str]) -> np.ndarray | None:
+    """(S, S, 3) uint8 normal map of a textured head; None where no file asks for it."""
+    if reconstruction.texture is None or not {"glb", "obj", "texture"} & set(formats):
+        return None
+    return normal_map(reconstruction.texture, reconstruction.model, reconstruction.neutral_vertices)
+
+
 def surface_files(
-    reconstruction: Reconstruction, eyes: np.ndarray | None, formats: Sequence[str]
+    reconstruction: Reconstruction, eyes: np.ndarray | None, normals: np.ndarray | None, formats: Sequence[str]
 ) -> Iterator[tuple[str, bytes]]:
     """The OBJ files and the textures."""
     model, texture = reconstruction.model, reconstruction.texture
@@ -151,6 +167,8 @@ def surface_files(
             yield EYE_TEXTURE_FILE, png_bytes(eyes)
     if texture is not None and {"texture", "obj"} & set(formats):
         yield SKIN_TEXTURE_FILE, png_bytes(texture.color)
+        if normals is not None:
+            yield NORMAL_MAP_FILE, png_bytes(normals)
     if texture is not None and "texture" in formats:
         yield CONFIDENCE_FILE, png_bytes(texture.confidence)
 

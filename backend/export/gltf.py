@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 
 from backend import __version__
 from backend.export.gltf_buffer import BufferBuilder
-from backend.export.images import jpeg_bytes
+from backend.export.images import jpeg_bytes, png_bytes
 from backend.export.morph import any_of_three, morph_normals
 from backend.export.parts import Part, split_parts, unify_corners
 from backend.face_model.model import EYES, SKIN
@@ -38,7 +38,10 @@ Z_NEAR, Z_FAR = 0.01, 100.0
 
 
 def head_glb(
-    reconstruction: Reconstruction, eye_texture: np.ndarray | None, cameras: Mapping[str, Camera] | None = None
+    reconstruction: Reconstruction,
+    eye_texture: np.ndarray | None,
+    cameras: Mapping[str, Camera] | None = None,
+    normals: np.ndarray | None = None,
 ) -> bytes:
     """The whole file.
 
@@ -49,6 +52,8 @@ def head_glb(
         sRGB picture for the ``eyes`` part, see :mod:`backend.export.eye_texture`.
     cameras : mapping of name to Camera, optional
         Of all photos where there are several; by default the one of the reconstruction.
+    normals : (S, S, 3) uint8, optional
+        Normal map of the skin.
     """
     texture = reconstruction.texture
     pictures = {SKIN: None if texture is None else texture.color, EYES: eye_texture}
@@ -59,7 +64,8 @@ def head_glb(
     shape = _Shape(reconstruction)
     for part in split_parts(reconstruction.model):
         mesh.primitives.append(_primitive(part, shape, buffer, material=len(document.materials)))
-        document.materials.append(_material(part, pictures.get(part.name), buffer))
+        relief = normals if part.name == SKIN else None
+        document.materials.append(_material(part, pictures.get(part.name), relief, buffer))
     document.meshes.append(mesh)
     document.nodes.append(gl.Node(name="head", mesh=0))
     for name, camera in (cameras or {"photo": reconstruction.camera}).items():
@@ -113,7 +119,7 @@ def _primitive(part: Part, shape: _Shape, buffer: BufferBuilder, material: int) 
     return gl.Primitive(attributes=attributes, indices=indices, material=material, targets=targets)
 
 
-def _material(part: Part, picture: np.ndarray | None, buffer: BufferBuilder) -> gl.Material:
+def _material(part: Part, picture: np.ndarray | None, normals: np.ndarray | None, buffer: BufferBuilder) -> gl.Material:
     surface = gl.PbrMetallicRoughness(
         baseColorFactor=[*part.look.color, 1.0], metallicFactor=0.0, roughnessFactor=part.look.roughness
     )
@@ -121,7 +127,12 @@ def _material(part: Part, picture: np.ndarray | None, buffer: BufferBuilder) -> 
         surface.baseColorFactor = [1.0, 1.0, 1.0, 1.0]
         surface.baseColorTexture = gl.TextureInfo(index=buffer.picture(jpeg_bytes(picture), f"{part.name}_color"))
     # The inside of lids, lips and nostrils is seen from both sides; an eyeball only from outside.
-    return gl.Material(name=part.name, pbrMetallicRoughness=surface, doubleSided=part.name != EYES)
+    material = gl.Material(name=part.name, pbrMetallicRoughness=surface, doubleSided=part.name != EYES)
+    if normals is not None:
+        # Without loss: the blocks of a JPEG are slopes here.
+        place = buffer.picture(png_bytes(normals), f"{part.name}_normal")
+        material.normalTexture = gl.NormalMaterialTexture(index=place)
+    return material
 
 
 def _camera(camera: Camera, name: str) -> gl.Camera:

@@ -31,6 +31,9 @@ class Chunks:
         return b"".join(self._pieces)
 
 
+PNG_SIGNATURE = b"\x89PNG"
+
+
 class BufferBuilder:
     """Fills one document's accessors, buffer views and pictures, and packs the file."""
 
@@ -103,8 +106,9 @@ class BufferBuilder:
             accessor.min, accessor.max = low.tolist(), high.tolist()
         return self._accessor(accessor)
 
-    def picture(self, jpeg: bytes, name: str) -> int:
-        """A packed JPEG -> texture index."""
+    def picture(self, packed: bytes, name: str) -> int:
+        """The bytes of a JPEG or PNG file -> texture index."""
+        kind = "image/png" if packed.startswith(PNG_SIGNATURE) else "image/jpeg"
         document = self.document
         if not document.samplers:
             # REPEAT lets models with several texture tiles (UDIM) use the whole part of their coordinates.
@@ -112,7 +116,7 @@ class BufferBuilder:
                 magFilter=gl.LINEAR, minFilter=gl.LINEAR_MIPMAP_LINEAR, wrapS=gl.REPEAT, wrapT=gl.REPEAT
             )
             document.samplers.append(sampler)
-        document.images.append(gl.Image(name=name, bufferView=self._view(jpeg), mimeType="image/jpeg"))
+        document.images.append(gl.Image(name=name, bufferView=self._view(packed), mimeType=kind))
         document.textures.append(gl.Texture(name=name, sampler=0, source=len(document.images) - 1))
         return len(document.textures) - 1
 

@@ -15,6 +15,7 @@ from backend.geometry.mesh import NO_CORNER
 MATERIAL_FILE = "head.mtl"
 SKIN_TEXTURE_FILE = "texture.png"
 EYE_TEXTURE_FILE = "eyes.png"
+NORMAL_MAP_FILE = "normal.png"
 
 
 class ObjWriter:
@@ -51,7 +52,10 @@ def material_text(model: FaceModel, skin_texture: bool, eye_texture: bool) -> st
         red, green, blue = (1.0, 1.0, 1.0) if texture else part.look.color
         lines += [f"newmtl {part.name}", f"Kd {red:.4f} {green:.4f} {blue:.4f}", "Ks 0.0400 0.0400 0.0400"]
         lines += [f"Ns {phong_exponent(part.look.roughness):.1f}", "d 1.0", "illum 2"]
-        lines += [f"map_Kd {texture}", ""] if texture else [""]
+        lines += [f"map_Kd {texture}"] if texture else []
+        # The key that readers of physically based MTL know; others skip it.
+        lines += [f"norm {NORMAL_MAP_FILE}"] if texture and part.name == SKIN else []
+        lines.append("")
     return "\n".join(lines)
 
 

@@ -17,6 +17,7 @@ from backend.export.folder import (
     SOURCES_FILE,
     check_formats,
     eye_picture_of,
+    normal_picture,
     surface_files,
     write_whole,
 )
@@ -58,13 +59,14 @@ def person_files(person: Person, formats: Sequence[str]) -> Iterator[tuple[str, 
     """File name and content of every file, made one at a time."""
     head = person.head
     eyes = common_eyes(person) if {"glb", "obj", "overlay"} & set(formats) else None
+    normals = normal_picture(head, formats)
     if "json" in formats:
         yield RECORD_FILE, fields_text(person_fields(person)).encode("utf-8")
         if head.offset is not None:
             yield OFFSET_FILE, offset_bytes(head.offset)
     if "glb" in formats:
-        yield HEAD_GLB, head_glb(head, eyes, cameras(person))
-    yield from surface_files(head, eyes, formats)
+        yield HEAD_GLB, head_glb(head, eyes, cameras(person), normals)
+    yield from surface_files(head, eyes, normals, formats)
     if person.sources is not None and "texture" in formats:
         yield SOURCES_FILE, palette_png(person.sources)
     if "overlay" in formats:

@@ -38,7 +38,7 @@ def test_all_files(reconstruction, photo, tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(place / "confidence.png")), reconstruction.texture.confidence)
     assert Image.open(place / "overlay.jpg").size == (1938, 640)
     assert json.loads((place / "reconstruction.json").read_text("utf-8"))["format_version"] == 1
-    for name in ("texture.png", "eyes.png"):
+    for name in ("texture.png", "normal.png", "eyes.png"):
         assert name in (place / "head.mtl").read_text("ascii")
 
 
@@ -46,9 +46,9 @@ def test_all_files(reconstruction, photo, tmp_path):
     "kind, files",
     [
         ("glb", {"head.glb"}),
-        ("obj", {"head.obj", "neutral.obj", "head.mtl", "texture.png", "eyes.png"}),
+        ("obj", {"head.obj", "neutral.obj", "head.mtl", "texture.png", "normal.png", "eyes.png"}),
         ("json", {"reconstruction.json", "offset.npz"}),
-        ("texture", {"texture.png", "confidence.png"}),
+        ("texture", {"texture.png", "normal.png", "confidence.png"}),
         ("overlay", {"overlay.jpg"}),
     ],
 )
@@ -58,7 +58,7 @@ def test_one_format(reconstruction, photo, tmp_path, kind, files):
 
 def test_without_texture(reconstruction, photo, tmp_path):
     names = {path.name for path in write_head(replace(reconstruction, texture=None), photo, tmp_path)}
-    assert names == OUR_FILES - {"texture.png", "confidence.png"}
+    assert names == OUR_FILES - {"texture.png", "normal.png", "confidence.png"}
     assert "texture.png" not in (tmp_path / "astronaut" / "head.mtl").read_text("ascii")
 
 

@@ -120,6 +120,18 @@ def test_materials_textures_and_provenance(glb, model, reconstruction):
     assert document["asset"]["copyright"] == "Invented for tests."
 
 
+def test_a_normal_map_travels_without_loss(reconstruction):
+    normals = np.random.default_rng(1).integers(0, 256, reconstruction.texture.color.shape, np.uint8)
+    glb = Glb(head_glb(reconstruction, EYES, normals=normals))
+    skin, *others = glb.document["materials"]
+    image = glb.document["images"][glb.document["textures"][skin["normalTexture"]["index"]]["source"]]
+    assert image["mimeType"] == "image/png"
+    np.testing.assert_array_equal(np.asarray(Image.open(BytesIO(glb.view(image["bufferView"])))), normals)
+    assert not any("normalTexture" in material for material in others)
+    scene = trimesh.load(BytesIO(head_glb(reconstruction, EYES, normals=normals)), file_type="glb", process=False)
+    assert sum(geometry.visual.material.normalTexture is not None for geometry in scene.geometry.values()) == 1
+
+
 def test_without_textures_there_is_no_picture(reconstruction):
     document = Glb(head_glb(replace(reconstruction, texture=None), None)).document
     assert not document.get("images") and not document.get("textures")

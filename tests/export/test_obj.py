@@ -61,8 +61,9 @@ def test_materials_are_those_that_the_faces_use(model, reconstruction):
     material = material_text(model, skin_texture=True, eye_texture=True)
     assert used == {line.split()[1] for line in material.splitlines() if line.startswith("newmtl ")}
     assert "map_Kd texture.png" in material and "map_Kd eyes.png" in material
+    assert material.count("norm normal.png") == 1 and "norm" in material.split("newmtl ")[1]
     plain = material_text(model, skin_texture=False, eye_texture=False)
-    assert "map_Kd" not in plain
+    assert "map_Kd" not in plain and "norm " not in plain
 
 
 def test_phong_exponent_turns_back_into_the_roughness():
