@@ -9,6 +9,7 @@ SUBJECT, HEAD, CAMERA, SUN, ROOT = "subject", "head", "camera", "sun", "root"
 # The cameras of a person's photos other than the main one, and the expressions of all of them.
 SHOT, EXPRESSION = "photo camera", "photo expression"
 PHOTO_IMAGE, SKIN_IMAGE, EYES_IMAGE, MAP_IMAGE = "photo", "skin image", "eyes image", "confidence image"
+NORMAL_IMAGE = "skin normal map"
 # Put on what a reconstruction has made until its collection stands in the scene.
 UNFINISHED = "mgcface_unfinished"
 

@@ -215,6 +215,7 @@ class MGCFACE_PT_options(_InTab, bpy.types.Panel):
         layout.prop(options, "model")
         self._draw_licence(layout, context)
         layout.prop(options, "texture_size")
+        layout.prop(options, "normal_map")
         row = layout.row()
         # One person has one face in each photo.
         row.enabled = not options.same_person or bool(properties.not_one_person(len(properties.state(context).photos)))

@@ -89,6 +89,11 @@ class MGCFACE_PG_options(bpy.types.PropertyGroup):
     texture_size: EnumProperty(
         name="Texture", description="Pixels along each side of the skin's texture", items=TEXTURE_SIZES, default="2048"
     )
+    normal_map: BoolProperty(
+        name="Normal Map",
+        description="Wrinkles and pores of the skin that are finer than the mesh, read from its texture; best from "
+        "2048 on",
+    )
     same_person: BoolProperty(
         name="Same Person",
         description="All photos show one person: make one head of them, with a camera for each photo",

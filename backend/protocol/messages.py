@@ -96,6 +96,7 @@ class Form:
 OPTIONS: dict[str, Check] = {
     "model": _text,
     "texture_size": _one_of(*TEXTURE_SIZES),
+    "normal_map": _flag,
     "all_faces": _flag,
     "detector": _one_of(*DETECTORS),
     "stages": _stages,
@@ -148,6 +149,7 @@ FROM_SERVER: dict[str, Form] = {
         {"neutral": ("f4", (None, 3))},
         {
             "texture": ("u1", (None, None, 3)),
+            "normal_map": ("u1", (None, None, 3)),
             "confidence": ("u1", (None, None)),
             "sources": ("u1", (None, None)),
             "light": ("f4", (9, 3)),

@@ -100,7 +100,7 @@ class Engine:
         """One call of the pipeline; raises whatever it raises."""
         pipeline = self.pipeline(options, step)
         if options["same_person"]:
-            compute_person(pipeline, items, options["keep_all"], report)
+            compute_person(pipeline, items, options, report)
             return
         decoded: list[Item] = []
 
@@ -130,10 +130,10 @@ class Engine:
         )
         for outcome in outcomes:
             item = decoded[outcome.index]
-            self.deliver(item, outcome, report)
+            self.deliver(item, outcome, options["normal_map"], report)
             item.ended = True
 
-    def deliver(self, item: Item, outcome: PhotoOutcome, report: Report) -> None:
+    def deliver(self, item: Item, outcome: PhotoOutcome, with_normals: bool, report: Report) -> None:
         """The faces of one photo, or why there are none."""
         if outcome.error is not None:
             report.photo_failed(item, outcome.error.code, str(outcome.error))
@@ -141,7 +141,7 @@ class Engine:
         assert outcome.photo is not None
         shown = {} if outcome.photo.plain else {"photo": upright_jpeg(outcome.photo.pixels)}
         for number, head in enumerate(outcome.reconstructions):
-            body, arrays = face_message(head, outcome.photo)
+            body, arrays = face_message(head, outcome.photo, with_normals)
             arrays |= shown
             report.face(item, {"photo": item.index, "face": number, "name": item.name, **body}, arrays)
         report.photo_done(item, len(outcome.reconstructions), outcome.timings_ms)

@@ -16,6 +16,7 @@ from backend.export.record import fields_text, person_fields, record_fields
 from backend.face_model.model import EYES
 from backend.reconstruction.person import Person
 from backend.reconstruction.result import Reconstruction
+from backend.reconstruction.texture_relief import normal_map
 from backend.vision.photo import Photo
 
 # Side of the eyes' texture on the wire: as sharp as an eye in a portrait, a quarter of the bytes of 1024.
@@ -33,13 +34,13 @@ Body = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 
 
-def face_message(head: Reconstruction, photo: Photo) -> tuple[Body, Arrays]:
-    """Body and arrays of one face of one photo."""
+def face_message(head: Reconstruction, photo: Photo, with_normals: bool = False) -> tuple[Body, Arrays]:
+    """Body and arrays of one face of one photo, with the normal map of its skin where that is wanted."""
     iris = iris_color(photo.pixels, head.landmarks.get("mediapipe478")) if EYES in head.model.materials else None
-    return _body(record_fields(head), iris), _arrays(head, iris)
+    return _body(record_fields(head), iris), _arrays(head, iris, with_normals)
 
 
-def person_message(person: Person) -> tuple[Body, Arrays]:
+def person_message(person: Person, with_normals: bool = False) -> tuple[Body, Arrays]:
     """Body and arrays of the head of several photos; the pixels of those that a program cannot show come along.
 
     Of photos other than the main one the record has no landmarks: a header of 100 photos with them is too long.
@@ -49,7 +50,7 @@ def person_message(person: Person) -> tuple[Body, Arrays]:
         if photo["used"] and place != person.main:
             photo |= dict.fromkeys(LANDMARKS)
     iris = common_iris(person) if EYES in head.model.materials else None
-    arrays = _arrays(head, iris)
+    arrays = _arrays(head, iris, with_normals)
     light = person.photos[person.main].light
     if light is not None:
         arrays["light"] = np.asarray(light, np.float32)
@@ -87,10 +88,12 @@ def _body(fields: dict[str, Any], iris: tuple[float, float, float] | None) -> Bo
     return {"record": json.loads(fields_text(fields)), "iris_color": None if iris is None else list(iris)}
 
 
-def _arrays(head: Reconstruction, iris: tuple[float, float, float] | None) -> Arrays:
+def _arrays(head: Reconstruction, iris: tuple[float, float, float] | None, with_normals: bool) -> Arrays:
     arrays = {"neutral": head.neutral_vertices}
     if head.texture is not None:
         arrays |= {"texture": head.texture.color, "confidence": head.texture.confidence}
+        if with_normals:
+            arrays["normal_map"] = normal_map(head.texture, head.model, head.neutral_vertices)
         if head.texture.light is not None:
             arrays["light"] = head.texture.light
     if EYES in head.model.materials:

@@ -23,6 +23,7 @@ MOST_ATTEMPTS = 2
 DEFAULT_OPTIONS: dict[str, Any] = {
     "model": "open-head",
     "texture_size": 1024,
+    "normal_map": False,
     "all_faces": False,
     "detector": "mediapipe",
     # What the pipeline does by default with this face model.
@@ -168,7 +169,8 @@ class JobQueue:
             batch.append((job, photo))
             self.turns[job.client] = self.turns.pop(job.client)
             side = job.options["texture_size"]
-            limit = 1 if photo.attempts else min(limit, max(1, BATCH_BYTES // max(1, 4 * side * side)))
+            texel = 7 if job.options["normal_map"] else 4
+            limit = 1 if photo.attempts else min(limit, max(1, BATCH_BYTES // max(1, texel * side * side)))
         return batch
 
     def _whole_job(self, job: Job) -> list[tuple[Job, JobPhoto]]:

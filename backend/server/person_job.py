@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from backend.reconstruction.person import ONLY_ONE, Person, PersonError, reconstruct_person
 from backend.reconstruction.pipeline import Pipeline
 from backend.server.face_message import person_message
@@ -9,7 +11,7 @@ from backend.server.item import Item, Report
 from backend.vision.decode import PhotoFile
 
 
-def compute_person(pipeline: Pipeline, items: list[Item], keep_all: bool, report: Report) -> None:
+def compute_person(pipeline: Pipeline, items: list[Item], options: dict[str, Any], report: Report) -> None:
     """Compute all photos of a job and report each; raises what is wrong with all of them, or :class:`Cancelled`."""
     sources = [item.source if isinstance(item.source, str) else PhotoFile(item.source, item.name) for item in items]
 
@@ -19,19 +21,19 @@ def compute_person(pipeline: Pipeline, items: list[Item], keep_all: bool, report
             report.progress(item, stage, fraction)
 
     try:
-        person = reconstruct_person(pipeline, sources, keep_all, progress, report.stopped)
+        person = reconstruct_person(pipeline, sources, options["keep_all"], progress, report.stopped)
     except PersonError as error:
         if len(error.errors) < len(items):
             raise
         for place, reason in error.errors.items():
             end(items[place], report, reason.code, str(reason))
         return
-    deliver(person, items, report)
+    deliver(person, items, options["normal_map"], report)
 
 
-def deliver(person: Person, items: list[Item], report: Report) -> None:
+def deliver(person: Person, items: list[Item], with_normals: bool, report: Report) -> None:
     """The head first: a worker that dies after it has left nothing to be computed again."""
-    body, arrays = person_message(person)
+    body, arrays = person_message(person, with_normals)
     if len(person.used) == 1 and len(items) > 1:
         report.note(ONLY_ONE)
     main = items[person.main]

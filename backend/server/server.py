@@ -60,6 +60,9 @@ LONGEST_NAME = 200
 # Clients that the server remembers having met.
 REMEMBERED = 4096
 
+# What every client may ask for.
+CAPABILITIES = ("reconstruct", "same_person", "models", "priority", "normal_map")
+
 
 class Server:
     """Listens, answers, computes, until asked to stop.
@@ -220,7 +223,7 @@ class Server:
             "ready": self.compute.ready,
             "problem": self.compute.unable,
             "models": model_list(),
-            "capabilities": ["reconstruct", "same_person", "models", "priority", *(["local_files"] if local else [])],
+            "capabilities": [*CAPABILITIES, *(["local_files"] if local else [])],
             "limits": {
                 "message_bytes": MAX_MESSAGE_BYTES,
                 "arrays": MAX_ARRAYS,

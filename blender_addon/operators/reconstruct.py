@@ -175,6 +175,7 @@ class MGCFACE_OT_reconstruct(RunsJob, bpy.types.Operator):
         backend = {
             "model": options.model,
             "texture_size": int(options.texture_size),
+            "normal_map": options.normal_map,
             "all_faces": options.all_faces,
         }
         build = BuildOptions(

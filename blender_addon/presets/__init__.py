@@ -29,6 +29,7 @@ class MGCFACE_OT_add_preset(AddPresetBase, bpy.types.Operator):  # type: ignore[
     preset_defines = ("options = bpy.context.scene.mgcface",)
     preset_values = (
         "options.texture_size",
+        "options.normal_map",
         "options.all_faces",
         "options.shape_keys",
         "options.eyes",

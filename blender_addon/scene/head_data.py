@@ -22,6 +22,8 @@ from .png import png_bytes
 # Marks a triangle in the last place of a quad.
 NO_CORNER = -1
 EYES, MOUTH, SKIN = "eyes", "mouth", "skin"
+# A picture of the skin beside its colours.
+NORMALS = "skin normals"
 # Regions that divide the mouth's faces into materials of their own; a face belongs to one when all its corners do.
 MOUTH_REGIONS = ("teeth", "gums", "tongue")
 # A shape that moves a vertex by less than this is taken to leave it where it is (metres).
@@ -224,7 +226,8 @@ class Head:
         Which face of the photo.
     neutral : (V, 3) float32
         Metres, model space.
-    texture, eyes : Picture or None
+    texture, eyes, normals : Picture or None
+        Of the skin, of the eyes, and the skin's normal map.
     confidence : (S, S) uint8 or None
         Row 0 is v = 1.
     light : (9, 3) float32 or None
@@ -249,6 +252,7 @@ class Head:
     neutral: np.ndarray
     texture: Picture | None = None
     eyes: Picture | None = None
+    normals: Picture | None = None
     confidence: np.ndarray | None = None
     light: np.ndarray | None = None
     upright: bytes = b""
@@ -274,7 +278,7 @@ class Head:
             came = origin_of(header, arrays, together)
             pictures = {
                 part: Picture(f"{name} {part}", png_bytes(arrays[key]), len(arrays[key]))
-                for part, key in ((SKIN, "texture"), (EYES, "eye_texture"))
+                for part, key in ((SKIN, "texture"), (EYES, "eye_texture"), (NORMALS, "normal_map"))
                 if key in arrays
             }
             if came is not None:
@@ -288,6 +292,7 @@ class Head:
                 neutral=np.array(arrays["neutral"], np.float32),
                 texture=pictures.get(SKIN),
                 eyes=pictures.get(EYES),
+                normals=pictures.get(NORMALS),
                 confidence=np.array(arrays["confidence"]) if "confidence" in arrays else None,
                 light=np.array(arrays["light"], np.float32) if "light" in arrays else None,
                 upright=arrays["photo"].tobytes() if "photo" in arrays else b"",

@@ -10,7 +10,7 @@ import bpy
 
 from .. import naming
 from ..typed import sure
-from .head_data import EYES, MOUTH, SKIN, Head
+from .head_data import EYES, MOUTH, SKIN, Head, Picture
 from .packed_images import packed_image, repack
 
 
@@ -41,8 +41,9 @@ SCATTER_RADIUS = (1.0, 0.37, 0.19)
 SCATTER_M = 0.0037
 # Skin reflects 2.8 % of light straight on (index of refraction 1.4), 0.35 on Blender's scale of 8 %.
 SKIN_SPECULAR = 0.35
-# Where the texture stands in the node editor, left of the shader.
+# Where the textures stand in the node editor, left of the shader.
 TEXTURE_NODE_AT = (-320.0, 300.0)
+NORMAL_TEXTURE_AT, NORMAL_NODE_AT = (-520.0, -20.0), (-220.0, -20.0)
 
 
 def make_materials(mesh: bpy.types.Mesh, names: tuple[str, ...], head: Head, scale: float) -> None:
@@ -52,12 +53,19 @@ def make_materials(mesh: bpy.types.Mesh, names: tuple[str, ...], head: Head, sca
     for name in names:
         picture = pictures.get(name)
         image = None if picture is None else packed_image(picture, roles[name])
-        mesh.materials.append(_material(f"{head.name} {name}", LOOKS.get(name, OTHER_LOOK), image, scale))
+        material = _material(f"{head.name} {name}", LOOKS.get(name, OTHER_LOOK), image, scale)
+        if name == SKIN and head.normals is not None:
+            _add_normals(material, head.normals)
+        mesh.materials.append(material)
 
 
 def update_images(mesh: bpy.types.Mesh, head: Head) -> None:
     """New pixels for the textures that this add-on made, where the artist still uses them."""
-    pictures = {naming.SKIN_IMAGE: head.texture, naming.EYES_IMAGE: head.eyes}
+    pictures = {
+        naming.SKIN_IMAGE: head.texture,
+        naming.EYES_IMAGE: head.eyes,
+        naming.NORMAL_IMAGE: head.normals,
+    }
     for material in mesh.materials:
         if material is None or material.node_tree is None:
             continue
@@ -93,3 +101,20 @@ def _material(name: str, look: Look, image: bpy.types.Image | None, scale: float
         texture.image = image
         tree.links.new(texture.outputs["Color"], inputs["Base Color"])
     return material
+
+
+def _add_normals(material: bpy.types.Material, picture: Picture) -> None:
+    """A normal map between the skin's UV coordinates and its shader."""
+    tree = sure(material.node_tree)
+    shader = next(node for node in tree.nodes if node.type == "BSDF_PRINCIPLED")
+    image = packed_image(picture, naming.NORMAL_IMAGE)
+    # Directions are no colours.
+    sure(image.colorspace_settings).name = "Non-Color"  # type: ignore[assignment] # the stubs know no names
+    texture: Any = tree.nodes.new("ShaderNodeTexImage")
+    texture.location, texture.name = NORMAL_TEXTURE_AT, "Normal Map Texture"
+    texture.image = image
+    normals: Any = tree.nodes.new("ShaderNodeNormalMap")
+    normals.location = NORMAL_NODE_AT
+    inputs: Any = shader.inputs
+    tree.links.new(texture.outputs["Color"], normals.inputs["Color"])
+    tree.links.new(normals.outputs["Normal"], inputs["Normal"])

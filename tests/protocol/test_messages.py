@@ -35,7 +35,13 @@ RIGHT_JOBS = {
     "options": job(
         {
             "photos": [{"name": "a.jpg", "array": "photo0"}],
-            "options": {"model": "open-head", "texture_size": 0, "all_faces": True, "stages": ["detect"]},
+            "options": {
+                "model": "open-head",
+                "texture_size": 0,
+                "normal_map": True,
+                "all_faces": True,
+                "stages": ["detect"],
+            },
             "priority": 2,
         }
     ),
@@ -62,6 +68,7 @@ WRONG_JOBS = {
     "texture size as a flag": job(
         {"photos": [{"name": "a.jpg", "array": "photo0"}], "options": {"texture_size": False}}
     ),
+    "normal map as a number": job({"photos": [{"name": "a.jpg", "array": "photo0"}], "options": {"normal_map": 1}}),
     "detector": job({"photos": [{"name": "a.jpg", "array": "photo0"}], "options": {"detector": "os.system"}}),
     "stages": job({"photos": [{"name": "a.jpg", "array": "photo0"}], "options": {"stages": ["fly"]}}),
     "stages unhashable": job({"photos": [{"name": "a.jpg", "array": "photo0"}], "options": {"stages": [[]]}}),

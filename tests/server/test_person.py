@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import jsonschema
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from backend.protocol.wire import Message, ProtocolError, encode
 from backend.reconstruction.person import MOST_PHOTOS, Person, reconstruct_person
 from backend.reconstruction.photometric_face import face_of
 from backend.reconstruction.pipeline import Pipeline
+from backend.reconstruction.texture_relief import FLAT
 from backend.server import face_message
 from backend.server.engine import Engine
 from backend.server.item import Item
@@ -60,7 +62,7 @@ def test_several_photos_become_one_head(client, series, tmp_path):
     (tmp_path / "text.jpg").write_text("not a photo")
     photos = [series[0], tmp_path / "sky.png", series[1], tmp_path / "text.jpg", series[2]]
     seen: list[Message] = []
-    job = client.reconstruct(photos, {"texture_size": 1024, "same_person": True})
+    job = client.reconstruct(photos, {"texture_size": 1024, "same_person": True, "normal_map": True})
     done = finish(client, job, seen)
     assert done.type == "done" and (done.body["faces"], done.body["failed"]) == (1, 2)
     (face,) = of(seen, job, "face")
@@ -76,6 +78,7 @@ def test_several_photos_become_one_head(client, series, tmp_path):
     least, most = (np.sqrt((each**2).mean()) for each in (size_mm, size_mm[size_mm > 1e-4]))
     assert 0.0 < least <= record["fit"]["offset_rms_mm"] <= most
     assert face.arrays["texture"].shape == (1024, 1024, 3) and face.arrays["light"].shape == (9, 3)
+    assert_relief(face)
     sources, confidence = face.arrays["sources"], face.arrays["confidence"]
     assert sources.shape == (512, 512) and set(np.unique(sources)) <= {0, 1, 3, 5}
     # Every second texel of the texture: where any photo was seen, one of those that were used is named.
@@ -92,6 +95,16 @@ def test_several_photos_become_one_head(client, series, tmp_path):
     assert stages & {"fit", "texture"}
     fractions = [message.body["job_fraction"] for message in of(seen, job, "progress")]
     assert fractions == sorted(fractions) and fractions[-1] == 1.0
+
+
+def assert_relief(face: Message) -> None:
+    """A normal map beside the texture: out of the skin, flat where nothing was seen, and not flat everywhere."""
+    normals, confidence = face.arrays["normal_map"], face.arrays["confidence"]
+    assert normals.shape == face.arrays["texture"].shape and normals.dtype == np.uint8
+    # Slopes are differences of neighbours.
+    unseen = cv2.dilate(confidence, np.ones((3, 3), np.uint8)) == 0
+    assert unseen.mean() > 0.3 and (normals[unseen] == FLAT).all() and (normals[..., 2] > 128).all()
+    assert (normals != FLAT).any()
 
 
 def test_bytes_give_the_same_head_as_paths(client, series):

@@ -72,6 +72,7 @@ def test_only_photos_with_the_same_options_share_a_batch():
 
 def test_large_textures_go_in_smaller_batches():
     assert len(queue_of(job("a", b"A", 8, texture_size=4096)).next_batch()) == 2
+    assert len(queue_of(job("a", b"A", 8, texture_size=4096, normal_map=True)).next_batch()) == 1
     assert len(queue_of(job("a", b"A", 8, texture_size=0)).next_batch()) == 8
 
 

@@ -245,6 +245,31 @@ def test_textures_are_packed_and_read_back_as_sent(build, head, messages):
     assert np.array_equal(found, sent)
 
 
+def test_a_normal_map_bends_the_light_on_the_skin(build, head, model, messages, addon):
+    data = addon("scene.head_data")
+    plain = build(head)
+    assert not any(node.type == "NORMAL_MAP" for node in plain.data.materials[0].node_tree.nodes)
+    normals = np.full((64, 64, 3), (128, 128, 255), np.uint8)
+    normals[20:40, 10:30] = (180, 90, 220)
+    sent = messages[1][1] | {"normal_map": normals}
+    obj = build(data.Head.from_message(model, messages[1][0], sent, head.photo))
+    skin, *others = obj.data.materials
+    shader = next(node for node in skin.node_tree.nodes if node.type == "BSDF_PRINCIPLED")
+    (link,) = shader.inputs["Normal"].links
+    assert link.from_node.type == "NORMAL_MAP" and link.from_node.space == "TANGENT"
+    image = link.from_node.inputs["Color"].links[0].from_node.image
+    assert image.packed_file is not None and image.colorspace_settings.name == "Non-Color"
+    values = np.empty(len(image.pixels), np.float32)
+    image.pixels.foreach_get(values)
+    assert np.array_equal(np.rint(values.reshape(64, 64, 4)[::-1, :, :3] * 255.0).astype(np.uint8), normals)
+    assert not any(node.type == "NORMAL_MAP" for other in others for node in other.node_tree.nodes)
+    # A refit brings other pixels into the same image.
+    sent["normal_map"] = np.full((64, 64, 3), (128, 128, 255), np.uint8)
+    addon("scene.material").update_images(obj.data, data.Head.from_message(model, messages[1][0], sent, head.photo))
+    image.pixels.foreach_get(values)
+    assert np.array_equal(values.reshape(-1, 4)[0], values.reshape(-1, 4)[1700])
+
+
 def test_confidence_is_a_point_attribute(build, head, messages):
     obj = build(head)
     attribute = obj.data.attributes["confidence"]
