@@ -36,6 +36,9 @@ HAIR_CONTRAST, AROUND_MM = 0.16, 4.0
 DOUBTED, BELIEVED = 40.0, 120.0
 # Larger textures have their relief worked out at this size: a texel of it is finer than a pore.
 LARGEST = 4096
+# A blur wider than twice this many texels is worked out on cells, so many of them wide: it has nothing finer to tell,
+# and at 4096 a window of 4 mm is 400 texels long.
+CELLS = 4.0
 # What (0, 0, 1), straight out, is in the map.
 FLAT = (128, 128, 255)
 
@@ -130,10 +133,34 @@ def relief_mm(log: np.ndarray, weight: np.ndarray, millimetres: float) -> np.nda
 
 
 def masked_blur(values: np.ndarray, weight: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian average of the weighted texels; 0 where there are none near."""
-    total = cv2.GaussianBlur(values * weight, (0, 0), sigma)
-    share = cv2.GaussianBlur(weight, (0, 0), sigma)
+    """Gaussian average of the weighted texels; 0 where there are none near.
+
+    Parameters
+    ----------
+    values : (H, W) float32
+    weight : (H, W) float32 in [0, 1]
+    sigma : float
+        Texels.
+
+    Returns
+    -------
+    (H, W) float32
+    """
+    total, share = wide_blur(values * weight, sigma), wide_blur(weight, sigma)
     return np.where(share > 1e-3, total / np.maximum(share, 1e-3), 0.0).astype(np.float32)
+
+
+def wide_blur(values: np.ndarray, sigma: float) -> np.ndarray:
+    """(H, W) float32 -> (H, W) float32: a Gaussian blur of ``sigma`` texels, on cells of several where that is wide."""
+    height, width = values.shape
+    cell = min(int(sigma / CELLS), height, width)
+    if cell < 2:
+        return cv2.GaussianBlur(values, (0, 0), sigma)
+    small = cv2.resize(values, (-(-width // cell), -(-height // cell)), interpolation=cv2.INTER_AREA)
+    # Averaging over cells and the straight lines between them blur too: variances of a box and of a tent.
+    left = np.sqrt(sigma**2 - cell**2 * (1 / 12 + 1 / 6))
+    small = cv2.GaussianBlur(small, (0, 0), left * small.shape[1] / width, sigmaY=left * small.shape[0] / height)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def encoded(height: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from texture_scene import head, person, region_texels, texel_values
@@ -110,6 +111,21 @@ def test_blurs_keep_what_counts_for_nothing_out():
     for at in ((20, 20), (15, 23)):
         near = np.exp(-((row - at[0]) ** 2 + (column - at[1]) ** 2) / (2 * 2.0**2)) * weight
         assert fast[at] == pytest.approx((near * values).sum() / near.sum(), abs=2e-2)
+
+
+@pytest.mark.parametrize("shape", [(300, 260), (301, 263), (300, 20)])
+@pytest.mark.parametrize("sigma", [8.5, 21.0, 52.0])
+def test_wide_blurs_on_cells_are_those_of_all_texels(shape, sigma):
+    """With a hole, a step, a ramp and noise, up to the borders of the picture."""
+    rng = np.random.default_rng(5)
+    values = rng.uniform(size=shape).astype(np.float32)
+    values[: shape[0] // 2] += 1.0
+    values += np.linspace(0.0, 1.0, shape[1], dtype=np.float32)
+    weight = np.ones(shape, np.float32)
+    weight[100:200, shape[1] // 2 :] = 0.0
+    total, share = (cv2.GaussianBlur(each, (0, 0), sigma) for each in (values * weight, weight))
+    slow, fast = total / np.maximum(share, 1e-3), masked_blur(values, weight, sigma)
+    assert np.abs(fast - slow)[weight > 0].max() < 0.012 * np.ptp(values)
 
 
 def test_slopes_as_a_loop_finds_them():
