@@ -131,7 +131,7 @@ def write_whole(target: Path, files: Iterable[tuple[str, bytes]]) -> list[Path]:
 def head_files(reconstruction: Reconstruction, photo: Photo, formats: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """File name and content of every file, made one at a time."""
     eyes = eye_picture(reconstruction, photo) if {"glb", "obj", "overlay"} & set(formats) else None
-    normals = normal_picture(reconstruction, formats)
+    normals = normal_png(reconstruction, formats)
     # The overlay is drawn while the others are packed.
     with ThreadPoolExecutor(1, thread_name_prefix="overlay") as beside:
         overlay = beside.submit(overlay_image, reconstruction, photo, eyes) if "overlay" in formats else None
@@ -146,15 +146,15 @@ def head_files(reconstruction: Reconstruction, photo: Photo, formats: Sequence[s
             yield OVERLAY_FILE, jpeg_bytes(overlay.result())
 
 
-def normal_picture(reconstruction: Reconstruction, formats: Sequence[str]) -> np.ndarray | None:
-    """(S, S, 3) uint8 normal map of a textured head; None where no file asks for it."""
+def normal_png(reconstruction: Reconstruction, formats: Sequence[str]) -> bytes | None:
+    """PNG of the normal map of a textured head; None where no file asks for it."""
     if reconstruction.texture is None or not {"glb", "obj", "texture"} & set(formats):
         return None
-    return normal_map(reconstruction.texture, reconstruction.model, reconstruction.neutral_vertices)
+    return png_bytes(normal_map(reconstruction.texture, reconstruction.model, reconstruction.neutral_vertices))
 
 
 def surface_files(
-    reconstruction: Reconstruction, eyes: np.ndarray | None, normals: np.ndarray | None, formats: Sequence[str]
+    reconstruction: Reconstruction, eyes: np.ndarray | None, normals: bytes | None, formats: Sequence[str]
 ) -> Iterator[tuple[str, bytes]]:
     """The OBJ files and the textures."""
     model, texture = reconstruction.model, reconstruction.texture
@@ -168,7 +168,7 @@ def surface_files(
     if texture is not None and {"texture", "obj"} & set(formats):
         yield SKIN_TEXTURE_FILE, png_bytes(texture.color)
         if normals is not None:
-            yield NORMAL_MAP_FILE, png_bytes(normals)
+            yield NORMAL_MAP_FILE, normals
     if texture is not None and "texture" in formats:
         yield CONFIDENCE_FILE, png_bytes(texture.confidence)
 

@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 
 from backend import __version__
 from backend.export.gltf_buffer import BufferBuilder
-from backend.export.images import jpeg_bytes, png_bytes
+from backend.export.images import jpeg_bytes
 from backend.export.morph import any_of_three, morph_normals
 from backend.export.parts import Part, split_parts, unify_corners
 from backend.face_model.model import EYES, SKIN
@@ -41,7 +41,7 @@ def head_glb(
     reconstruction: Reconstruction,
     eye_texture: np.ndarray | None,
     cameras: Mapping[str, Camera] | None = None,
-    normals: np.ndarray | None = None,
+    normals: bytes | None = None,
 ) -> bytes:
     """The whole file.
 
@@ -52,8 +52,8 @@ def head_glb(
         sRGB picture for the ``eyes`` part, see :mod:`backend.export.eye_texture`.
     cameras : mapping of name to Camera, optional
         Of all photos where there are several; by default the one of the reconstruction.
-    normals : (S, S, 3) uint8, optional
-        Normal map of the skin.
+    normals : bytes, optional
+        Normal map of the skin, a PNG file: the blocks of a JPEG would be slopes.
     """
     texture = reconstruction.texture
     pictures = {SKIN: None if texture is None else texture.color, EYES: eye_texture}
@@ -119,7 +119,7 @@ def _primitive(part: Part, shape: _Shape, buffer: BufferBuilder, material: int) 
     return gl.Primitive(attributes=attributes, indices=indices, material=material, targets=targets)
 
 
-def _material(part: Part, picture: np.ndarray | None, normals: np.ndarray | None, buffer: BufferBuilder) -> gl.Material:
+def _material(part: Part, picture: np.ndarray | None, normals: bytes | None, buffer: BufferBuilder) -> gl.Material:
     surface = gl.PbrMetallicRoughness(
         baseColorFactor=[*part.look.color, 1.0], metallicFactor=0.0, roughnessFactor=part.look.roughness
     )
@@ -129,8 +129,7 @@ def _material(part: Part, picture: np.ndarray | None, normals: np.ndarray | None
     # The inside of lids, lips and nostrils is seen from both sides; an eyeball only from outside.
     material = gl.Material(name=part.name, pbrMetallicRoughness=surface, doubleSided=part.name != EYES)
     if normals is not None:
-        # Without loss: the blocks of a JPEG are slopes here.
-        place = buffer.picture(png_bytes(normals), f"{part.name}_normal")
+        place = buffer.picture(normals, f"{part.name}_normal")
         material.normalTexture = gl.NormalMaterialTexture(index=place)
     return material
 

@@ -17,7 +17,7 @@ from backend.export.folder import (
     SOURCES_FILE,
     check_formats,
     eye_picture_of,
-    normal_picture,
+    normal_png,
     surface_files,
     write_whole,
 )
@@ -59,7 +59,7 @@ def person_files(person: Person, formats: Sequence[str]) -> Iterator[tuple[str, 
     """File name and content of every file, made one at a time."""
     head = person.head
     eyes = common_eyes(person) if {"glb", "obj", "overlay"} & set(formats) else None
-    normals = normal_picture(head, formats)
+    normals = normal_png(head, formats)
     if "json" in formats:
         yield RECORD_FILE, fields_text(person_fields(person)).encode("utf-8")
         if head.offset is not None:

@@ -5,7 +5,7 @@ Symbols: V vertices, F skin vertices of the face that count, T triangles round t
 
 from __future__ import annotations
 
-import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from backend.face_model.model import FaceModel
 from backend.geometry.kernel_cache import njit
 from backend.reconstruction.skin_statistics import SkinStatistics, statistics_of
-from backend.reconstruction.texture_atlas import Surface, surface_of
+from backend.reconstruction.texture_atlas import Surface, kept, surface_of
 
 # Vertices that count at least this much: face and jaw, not eyes, brows, nostrils and lips, whose borders a
 # landmark fit misses by a pixel or two and whose colours differ most from one person to another, nor the scalp.
@@ -53,21 +53,17 @@ class Face:
     albedo_modes: np.ndarray
 
 
-# Models kept; the model itself is stored too: while it is alive its id cannot be given to another one.
-KEPT = 2
-_faces: dict[int, tuple[FaceModel, Face | None]] = {}
-_lock = threading.Lock()
+_faces: OrderedDict[int, tuple[FaceModel, Face | None]] = OrderedDict()
 
 
 def face_of(model: FaceModel) -> Face | None:
     """The model's :class:`Face`, kept for the next photo; None for a model without statistical albedo."""
-    with _lock:
-        if id(model) not in _faces:
-            skins = statistics_of(model)
-            if len(_faces) >= KEPT:
-                del _faces[next(iter(_faces))]
-            _faces[id(model)] = (model, None if skins is None else build_face(model, skins))
-        return _faces[id(model)][1]
+
+    def build() -> Face | None:
+        skins = statistics_of(model)
+        return None if skins is None else build_face(model, skins)
+
+    return kept(_faces, id(model), model, build)
 
 
 def build_face(model: FaceModel, skins: SkinStatistics) -> Face:

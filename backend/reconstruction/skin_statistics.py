@@ -5,7 +5,7 @@ Symbols: V vertices, K albedo modes.
 
 from __future__ import annotations
 
-import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import cv2
@@ -15,6 +15,7 @@ from backend.errors import ModelError
 from backend.face_model.albedo import Albedo
 from backend.face_model.albedo_file import get_albedo, layout_of
 from backend.face_model.model import SKIN, FaceModel
+from backend.reconstruction.texture_atlas import kept
 
 # Brightness of linear RGB (ITU-R BT.709).
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
@@ -29,21 +30,17 @@ class SkinStatistics:
     modes: np.ndarray
 
 
-# Models kept; the model itself is stored too: while it is alive its id cannot be given to another one.
-KEPT = 2
-_statistics: dict[int, tuple[FaceModel, SkinStatistics | None]] = {}
-_lock = threading.Lock()
+_statistics: OrderedDict[int, tuple[FaceModel, SkinStatistics | None]] = OrderedDict()
 
 
 def statistics_of(model: FaceModel) -> SkinStatistics | None:
     """The model's, kept for the next photo; None for a model without statistical albedo."""
-    with _lock:
-        if id(model) not in _statistics:
-            albedo = albedo_of(model)
-            if len(_statistics) >= KEPT:
-                del _statistics[next(iter(_statistics))]
-            _statistics[id(model)] = (model, None if albedo is None else brightness(model, albedo))
-        return _statistics[id(model)][1]
+
+    def build() -> SkinStatistics | None:
+        albedo = albedo_of(model)
+        return None if albedo is None else brightness(model, albedo)
+
+    return kept(_statistics, id(model), model, build)
 
 
 def albedo_of(model: FaceModel) -> Albedo | None:

@@ -126,15 +126,16 @@ _atlases: OrderedDict[tuple[int, int], tuple[FaceModel, Atlas]] = OrderedDict()
 
 def surface_of(model: FaceModel) -> Surface:
     """The model's :class:`Surface`, kept for the next photo."""
-    return _kept(_surfaces, id(model), model, lambda: build_surface(model))
+    return kept(_surfaces, id(model), model, lambda: build_surface(model))
 
 
 def atlas_of(model: FaceModel, size: int) -> Atlas:
     """The model's :class:`Atlas` at ``size``, kept for the next photo."""
-    return _kept(_atlases, (id(model), size), model, lambda: build_atlas(model, size))
+    return kept(_atlases, (id(model), size), model, lambda: build_atlas(model, size))
 
 
-def _kept(store: OrderedDict, key: object, model: FaceModel, build):
+def kept(store: OrderedDict, key: object, model: FaceModel, build):
+    """What ``build`` makes of a model, from the store or into it; the last :data:`KEPT` stay."""
     # The model is stored too: while it is alive its id cannot be given to another one. Two photos at once wait
     # for one build; an atlas builds its surface inside, so the lock lets its own thread in again.
     with _lock:

@@ -24,6 +24,7 @@ from scipy.sparse import csr_array
 from backend.reconstruction.skin_statistics import SkinStatistics
 from backend.reconstruction.texture_atlas import Surface
 from backend.reconstruction.texture_cavity import sky_directions
+from backend.rendering.shade import MAD_TO_SIGMA
 
 LAMPS = sky_directions(64)
 # Every so many vertices of bare skin are asked; with fewer than so many of them there is no telling.
@@ -137,7 +138,7 @@ def solve_lamps(lamps: np.ndarray, target: np.ndarray, weight: np.ndarray, light
 
 def deviation(residual: np.ndarray) -> float:
     """Robust standard deviation."""
-    return max(1.48 * float(np.median(np.abs(residual))), LEAST_SIGMA)
+    return max(MAD_TO_SIGMA * float(np.median(np.abs(residual))), LEAST_SIGMA)
 
 
 def light_and_slope(normals: np.ndarray, strengths: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:

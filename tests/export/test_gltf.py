@@ -17,6 +17,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from backend.export.gltf import SMALLEST_MOVE_M, SMALLEST_TURN, head_glb
+from backend.export.images import png_bytes
 from backend.export.parts import split_parts, unify_corners
 from backend.geometry.mesh import triangulate, vertex_normals
 
@@ -122,13 +123,16 @@ def test_materials_textures_and_provenance(glb, model, reconstruction):
 
 def test_a_normal_map_travels_without_loss(reconstruction):
     normals = np.random.default_rng(1).integers(0, 256, reconstruction.texture.color.shape, np.uint8)
-    glb = Glb(head_glb(reconstruction, EYES, normals=normals))
+    data = head_glb(reconstruction, EYES, normals=png_bytes(normals))
+    glb = Glb(data)
     skin, *others = glb.document["materials"]
     image = glb.document["images"][glb.document["textures"][skin["normalTexture"]["index"]]["source"]]
     assert image["mimeType"] == "image/png"
     np.testing.assert_array_equal(np.asarray(Image.open(BytesIO(glb.view(image["bufferView"])))), normals)
     assert not any("normalTexture" in material for material in others)
-    scene = trimesh.load(BytesIO(head_glb(reconstruction, EYES, normals=normals)), file_type="glb", process=False)
+    scene = trimesh.load(
+        BytesIO(head_glb(reconstruction, EYES, normals=png_bytes(normals))), file_type="glb", process=False
+    )
     assert sum(geometry.visual.material.normalTexture is not None for geometry in scene.geometry.values()) == 1
 
 
