@@ -1,6 +1,6 @@
 """Make the environments that the add-on's tests run in: real Blender as a Python module, one for each version.
 
-    python3 scripts/blender.py [--dir DIR] [4.2 4.5 5.0 5.2]
+    python3 scripts/blender.py [--dir DIR] [4.2 4.5 5.0 5.1 5.2]
 
 They lie in DIR, else where MGCFACE_BLENDER says, else in `.venv-blender` of the checkout, and the tests look
 for them in the latter two. Each takes about 1.1 GB. A second call is quick.
@@ -21,6 +21,7 @@ MODULES = {
     "4.2": ("4.2.23", "3.11"),
     "4.5": ("4.5.15", "3.11"),
     "5.0": ("5.0.1", "3.11"),
+    "5.1": ("5.1.2", "3.13"),
     "5.2": ("5.2.3", "3.13"),
 }
 # What Blender's module loads from the system on Linux: all of it ends the process, and not with a sentence.

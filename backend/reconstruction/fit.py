@@ -182,7 +182,7 @@ class Problem(LandmarkCost):
     def descend(self, state: State, limit: int, pose_only: bool = False) -> tuple[State, torch.Tensor, torch.Tensor]:
         """Levenberg-Marquardt until every photo of the batch has converged or ``limit`` steps are done."""
         f = self.fitter
-        if f.compiled is not None and not self.opinions.any:
+        if f.compiled is not None and not self.opinions.any and self.places is None:
             return fit_kernel.descend(f.compiled, self, state, kernel_limits(limit), pose_only)
         # The pose alone leaves the shape as it is.
         shape = self.shape(state.coefficients) if pose_only else None
@@ -268,6 +268,7 @@ class Problem(LandmarkCost):
         sigma_depth = variance[:, 6].sqrt()
         translation = torch.cat([state.pose[:, :2], state.pose[:, 3:].exp()], dim=1)
         focal = (state.pose[:, 2] + state.pose[:, 3]).exp()
+        image = r.image if self.places is None else self.project(state, r.points - self.placed(state))[1]
         return [
             FitResult(
                 identity=_numpy(state.coefficients[b, : lm.identity_count]).astype(np.float32),
@@ -277,7 +278,7 @@ class Problem(LandmarkCost):
                 focal_px=float(focal[b]),
                 sigma_identity=_numpy(sigma[b]).astype(np.float32),
                 sigma_log_distance=float(sigma_depth[b]),
-                projected=_numpy(r.image[b]),
+                projected=_numpy(image[b]),
                 cost=float(cost[b]),
                 iterations=int(iterations[b]),
                 converged=bool(converged[b]),

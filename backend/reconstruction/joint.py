@@ -10,7 +10,8 @@ a photo; the identity belongs to all. One Levenberg-Marquardt step over all of t
 
 with ``D`` and ``d`` summed over the photos plus the prior of the identity. The photos' own unknowns are
 eliminated first (Schur complement), so a step costs as much as the steps of the photos one by one and one
-small system more: linear in the number of photos.
+small system more: linear in the number of photos. Then the landmarks get places of their own
+(``landmark_places.py``), in turns with such steps.
 
 Symbols: B photos, L landmarks, I identity modes, E expressions, N = 7 + E unknowns of a photo's own.
 """
@@ -39,6 +40,10 @@ from backend.reconstruction.fit import (
 )
 from backend.reconstruction.fusion import IdentityPrior, doubt, fused
 from backend.reconstruction.landmark_cost import POSE, Observation, State
+from backend.reconstruction.landmark_places import places
+
+# Turns of the landmarks' places and everything else, and steps in each: the fifth changes nothing that one would see.
+PLACE_ROUNDS, PLACE_ITERATIONS = 4, 4
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,16 @@ class JointFit:
         Pose, camera and expression of each photo; all with this identity.
     offset : (V, 3) float32 or None
         Metres beyond the model's identities, of the refinement.
+    places : (L, 3) float32 or None
+        How far this person's landmarks lie from the model's, metres, head frame. ``projected`` of the photos is of the
+        model's.
     """
 
     identity: np.ndarray
     sigma_identity: np.ndarray
     photos: list[FitResult]
     offset: np.ndarray | None = None
+    places: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +134,24 @@ class JointProblem(Problem):
         self.prior = IdentityPrior(alone.new_zeros(identity), alone, alone.new_ones(identity))
 
     def solve_together(self) -> JointFit:
-        return self.descend_from(self.believe())
+        state, iterations, converged = self.descend_from(self.believe())
+        if len(state.pose) == 1:
+            # One photo cannot tell its person's places from its own errors: the rest stays as it is.
+            alone = self.joint_result(state, iterations, converged)
+            return replace(alone, places=places(self, state).cpu().numpy().astype(np.float32))
+        # With places the landmarks say less of the identity than the priors of lens and distance do, and without a
+        # regression heads would shrink: it stays, and the photos' own unknowns follow.
+        believed, self.prior = self.prior, firm(state.coefficients[0, : self.lm.identity_count])
+        for _ in range(PLACE_ROUNDS):
+            self.places = places(self, state)
+            state = self.descend_together(state, PLACE_ITERATIONS)[0]
+        self.prior = believed
+        return self.joint_result(state, iterations, converged)
+
+    def take_places(self, known: np.ndarray | None) -> None:
+        """Places (L, 3) found before; None for none."""
+        like = {"dtype": self.lm.dtype, "device": self.lm.device}
+        self.places = None if known is None else torch.as_tensor(known, **like)
 
     def believe(self) -> State:
         """Take what the regression says of the photos as the identity's prior; the state to start from."""
@@ -134,12 +160,11 @@ class JointProblem(Problem):
             self.prior = fused(self.regressed(), self.lm.regress.sigma, views_of(state), self.prior.precision)
         return state
 
-    def descend_from(self, state: State) -> JointFit:
-        """From the identity believed before: pose first, then everything."""
+    def descend_from(self, state: State) -> tuple[State, int, bool]:
+        """From the identity believed before: pose first, then everything; state, iterations, converged."""
         state.coefficients[:, : self.lm.identity_count] = self.prior.mean
         state = self.descend(state, POSE_ITERATIONS, pose_only=True)[0]
-        state, iterations, converged = self.descend_together(state, MAX_ITERATIONS)
-        return self.joint_result(state, iterations, converged)
+        return self.descend_together(state, MAX_ITERATIONS)
 
     def total_cost(self, state: State) -> torch.Tensor:
         """Of all photos and the identity, a scalar."""
@@ -239,17 +264,44 @@ class JointProblem(Problem):
         count = torch.full((len(keep),), iterations, device=keep.device)
         done = torch.full((len(keep),), converged, device=keep.device)
         photos = [replace(photo, sigma_identity=sigma) for photo in self.results(state, count, done)]
-        return JointFit(photos[0].identity, sigma, photos)
+        found = None if self.places is None else self.places.cpu().numpy().astype(np.float32)
+        return JointFit(photos[0].identity, sigma, photos, places=found)
 
 
 # So firmly held that an identity does not move, and not so firmly that the solve loses digits.
 FIXED_PRECISION = 1e8
 
 
-def fit_to_identity(fitter: Fitter, observations: Sequence[Observation], identity: np.ndarray) -> list[FitResult]:
-    """Pose, camera and expression of photos of a person whose identity (I,) is known."""
+def firm(identity: torch.Tensor) -> IdentityPrior:
+    """That the identity (I,) is known."""
+    precision = torch.eye(len(identity)).to(identity) * FIXED_PRECISION
+    return IdentityPrior(identity.clone(), precision, torch.zeros_like(identity))
+
+
+def fit_to_identity(
+    fitter: Fitter, observations: Sequence[Observation], identity: np.ndarray, places: np.ndarray | None = None
+) -> list[FitResult]:
+    """Pose, camera and expression of photos of a person whose identity (I,) and, where known, places are known."""
+    problem = held_problem(fitter, observations, identity, places)
+    return problem.joint_result(*problem.descend_from(problem.start())).photos
+
+
+def predicted(fitter: Fitter, observation: Observation, head: JointFit) -> np.ndarray:
+    """Where the landmarks of a head lie, places included, in a photo that it was not made of, (L, 2) pixels.
+
+    Pose, camera and expression are solved from that photo.
+    """
+    problem = held_problem(fitter, [observation], head.identity, head.places)
+    state = problem.descend_from(problem.start())[0]
+    return problem.residual(state).image[0].cpu().numpy()
+
+
+def held_problem(
+    fitter: Fitter, observations: Sequence[Observation], identity: np.ndarray, places: np.ndarray | None
+) -> JointProblem:
+    """Photos of a person of whom all but the photos' own is known."""
     problem = JointProblem(fitter, observations)
-    state = problem.start()
     mean = torch.as_tensor(identity, dtype=fitter.lm.dtype, device=fitter.lm.device)
-    problem.prior = IdentityPrior(mean, torch.eye(len(mean)).to(mean) * FIXED_PRECISION, torch.zeros_like(mean))
-    return problem.descend_from(state).photos
+    problem.prior = firm(mean)
+    problem.take_places(places)
+    return problem

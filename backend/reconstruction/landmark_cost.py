@@ -118,11 +118,12 @@ class LandmarkCost:
     """The cost of one batch of photos, with its derivatives.
 
     ``unit`` (B,), pixels per metre, and ``expected`` (B, I), the identity that the priors pull to, are set where the
-    solve starts.
+    solve starts. ``places`` (L, 3) are added to the model's landmarks, see ``landmark_places.py``; None for zeros.
     """
 
     unit: torch.Tensor
     expected: torch.Tensor
+    places: torch.Tensor | None = None
 
     def __init__(self, fitter: Fitter, observations: Sequence[Observation]) -> None:
         self.fitter, self.lm, self.precision = fitter, fitter.lm, fitter.precision
@@ -165,7 +166,15 @@ class LandmarkCost:
         chosen = slide(image.reshape(batch, contours, samples, 2), self.normals)
         slid = torch.gather(strips, 2, chosen[:, :, None, None].expand(-1, -1, 1, 3))[:, :, 0]
         points = points.index_copy(1, lm.contour, slid)
-        return points, chosen
+        return points if self.places is None else points + self.placed(state), chosen
+
+    def placed(self, state: State) -> torch.Tensor:
+        """(B, L, 3) the places as they move the landmarks of each photo, metres of the head as large as it is now.
+
+        They are in the units of the residuals, which stay: else a near head would have its landmarks moved for less.
+        """
+        assert self.places is not None
+        return (self.unit / state.pose[:, 2].exp())[:, None, None] * self.places
 
     def residual(self, state: State, shape: Shape | None = None) -> Residual:
         """Whitened landmark residuals of a state, and what the Jacobian needs again.
@@ -225,23 +234,15 @@ class LandmarkCost:
         """(B, 2 L, P) derivative of the whitened residuals; (B, 2 L, 7) with ``pose_only``."""
         lm = self.lm
         batch, count = r.points.shape[:2]
-        focal = (state.pose[:, 2] + state.pose[:, 3]).exp()[:, None]
-        inverse_z = 1.0 / r.camera[..., 2]
-        ratio = r.camera[..., :2] * inverse_z[..., None]
-        # Pixels per camera metre, turned upright, in units of the scale, whitened: (B, L, 2, 3).
-        to_white = torch.einsum("lij,bcj->blic", lm.whitening, r.frame)
-        to_white = to_white / self.unit[:, None, None, None]
-        flat = (focal * inverse_z)[..., None, None] * to_white
-        by_camera = torch.cat([flat, -(flat * ratio[:, :, None]).sum(-1, keepdim=True)], dim=3)
-        by_model = by_camera @ state.rotation[:, None]
+        by_pixel, by_camera, by_model = self.by_point(state, r)
         width = POSE if pose_only else len(self.fitter.precision)
         jacobian = torch.zeros(batch, count, 2, width, dtype=lm.dtype, device=lm.device)
         arm = r.camera - torch.cat([state.pose[:, :2], state.pose[:, 3:].exp()], dim=1)[:, None]
         jacobian[..., :3] = torch.linalg.cross(arm[:, :, None].expand_as(by_camera), by_camera, dim=3)
         jacobian[..., :3] += self.by_turning(state, r)
         jacobian[..., 3:5] = by_camera[..., :2]
-        from_middle = focal[..., None] * ratio
-        by_log_focal = (to_white * from_middle[:, :, None]).sum(-1)
+        from_middle = r.image - self.middle[:, None]
+        by_log_focal = (by_pixel * from_middle[:, :, None]).sum(-1)
         jacobian[..., 5] = by_log_focal
         jacobian[..., 6] = by_log_focal + by_camera[..., 2] * state.pose[:, 3].exp()[:, None, None]
         if pose_only:
@@ -253,6 +254,17 @@ class LandmarkCost:
         at_contour = torch.einsum("bcik,kbcq->bciq", by_model[:, lm.contour], slid)
         coefficients[:, lm.contour] = at_contour
         return jacobian.reshape(batch, 2 * count, -1)
+
+    def by_point(self, state: State, r: Residual) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Derivatives of the whitened residuals by the landmarks: by pixels (B, L, 2, 2), by points of the camera
+        (B, L, 2, 3) and by points of the model (B, L, 2, 3)."""
+        inverse_z = 1.0 / r.camera[..., 2]
+        # Turned upright, in units of the scale, whitened.
+        by_pixel = torch.einsum("lij,bcj->blic", self.lm.whitening, r.frame) / self.unit[:, None, None, None]
+        flat = (state.pose[:, 2] + state.pose[:, 3]).exp()[:, None, None, None] * inverse_z[..., None, None] * by_pixel
+        ratio = r.camera[..., :2] * inverse_z[..., None]
+        by_camera = torch.cat([flat, -(flat * ratio[:, :, None]).sum(-1, keepdim=True)], dim=3)
+        return by_pixel, by_camera, by_camera @ state.rotation[:, None]
 
     def by_turning(self, state: State, r: Residual) -> torch.Tensor:
         """(B, L, 2, 3) what a rotation increment does besides moving the points.

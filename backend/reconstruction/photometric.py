@@ -95,7 +95,9 @@ def refine_photos(
     if not shots:
         return fit
     seen = [observations[place] for place in shots]
-    before = JointFit(fit.identity, fit.sigma_identity, [fit.photos[place] for place in shots])
+    # Those of one photo hold its own errors, too.
+    places = fit.places if len(fit.photos) > 1 else None
+    before = JointFit(fit.identity, fit.sigma_identity, [fit.photos[place] for place in shots], places=places)
     after = refine(fitter, seen, before, list(shots.values()), lambda part: hear(0.5 + 0.5 * part))
     if after is before:
         return fit
@@ -103,10 +105,10 @@ def refine_photos(
     # The others keep to the identity that these brought.
     rest = [place for place in range(len(fit.photos)) if place not in photos]
     if rest:
-        follow = fit_to_identity(fitter, [observations[place] for place in rest], after.identity)
+        follow = fit_to_identity(fitter, [observations[place] for place in rest], after.identity, places)
         photos |= {place: replace(one, sigma_identity=after.sigma_identity) for place, one in zip(rest, follow)}
     every = [photos[place] for place in range(len(fit.photos))]
-    return JointFit(after.identity, after.sigma_identity, every, after.offset)
+    return JointFit(after.identity, after.sigma_identity, every, after.offset, fit.places)
 
 
 def best_shown(fits: Sequence[FitResult]) -> list[int]:
@@ -172,6 +174,7 @@ def refine(
     assert face is not None
     problem = JointProblem(fitter, observations)
     problem.believe()
+    problem.take_places(fit.places)
     unknowns = Unknowns.of(fit, face)
     held = problem.equations(unknowns.state(fitter)).local.cpu().numpy()
     done = [0.0]
@@ -189,7 +192,8 @@ def refine(
         return fit
     sigma = np.minimum(fit.sigma_identity, solve.sigma).astype(np.float32)
     offset = offsets(fitter.lm.model, face, solve.now.identity, solve.rows(BLURS_MM[-1])).astype(np.float32)
-    return JointFit(found.identity, sigma, [replace(photo, sigma_identity=sigma) for photo in found.photos], offset)
+    photos = [replace(photo, sigma_identity=sigma) for photo in found.photos]
+    return JointFit(found.identity, sigma, photos, offset, fit.places)
 
 
 def _away(observations: Sequence[Observation], fit: JointFit) -> float:

@@ -19,6 +19,7 @@ FIRST_LEFT = 248
 # Centre, the edge towards the subject's left, top, the edge towards the subject's right, bottom.
 RIGHT_IRIS = (468, 469, 470, 471, 472)
 LEFT_IRIS = (473, 474, 475, 476, 477)
+IRISES = RIGHT_IRIS + LEFT_IRIS
 
 # The outline of the mesh from the top of the forehead clockwise in the picture.
 FACE_OVAL = (

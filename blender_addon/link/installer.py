@@ -103,6 +103,8 @@ class Installation:
     def __init__(self, folder: Path, wheel: Path, constraints: Path, own_python: str, log_file: Path) -> None:
         self.folder, self.wheel, self.constraints = folder, wheel, constraints
         self.own_python, self.log_file = own_python, log_file
+        # Where uv lies while it is needed, and the Python that it brings, which the environment then stands on.
+        self.tools, self.brought = folder.with_name("uv"), folder.with_name("python")
         self.step = Step(0.0, "Looking for a Python")
         self.error = ""
         self.cancelled = False
@@ -127,15 +129,21 @@ class Installation:
         try:
             self.log_file.write_bytes(b"")
             self._check_space()
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._remove(self.folder, self.brought)
             self._install()
         except InstallError as error:
             self.error = str(error)
         except OSError as error:
             self.error = f"The set-up failed ({error.strerror or error}): see its log and try again."
+        self._remove(self.tools)
         if self.error or self.cancelled:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._remove(self.folder, self.brought)
             self.error = "" if self.cancelled else self.error
+
+    @staticmethod
+    def _remove(*folders: Path) -> None:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _check_space(self) -> None:
         size = (SIZE_CUDA if needs_cuda_build() else SIZE_CPU) + SPARE
@@ -171,7 +179,7 @@ class Installation:
         self._say(1.0 - SHARES["test"] / 2, "Compiling, so that the first photo does not wait for it")
         # What this would leave undone is done at the first photo, so that its failing changes nothing.
         self._follow([python, "-m", "backend.cli", "warm-up"], 1.0 - SHARES["test"] / 2, 0.0, 1)
-        stamp = {"engine": self.wheel.name, "bytes": folder_size(self.folder)}
+        stamp = {"engine": self.wheel.name, "bytes": folder_size(self.folder) + folder_size(self.brought)}
         (self.folder / STAMP).write_text(json.dumps(stamp), "utf-8")
         self.step = Step(1.0, "The backend is set up")
 
@@ -182,26 +190,28 @@ class Installation:
                 raise InstallError(f"{python} could not make an environment in {self.folder}: see the set-up's log.")
             return
         self._say(0.0, f"Getting Python {BROUGHT}")
-        tools = self.folder.with_name("uv")
-        install = [self.own_python, "-m", "pip", "install", "--disable-pip-version-check", "--target", str(tools), UV]
+        self._remove(self.tools)
+        install = [self.own_python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
         self._follow([self.own_python, "-m", "ensurepip"], 0.0, 0.01, 1)
-        uv = next(iter(glob.glob(str(tools / "bin" / "uv*"))), "")
-        if not uv:
-            self._follow(install, 0.01, 0.02, 1)
-            uv = next(iter(sorted(glob.glob(str(tools / "bin" / "uv*")))), "")
+        self._follow([*install, "--target", str(self.tools), UV], 0.01, 0.02, 1)
+        uv = next(iter(sorted(glob.glob(str(self.tools / "bin" / "uv*")))), "")
         make = [uv, "venv", "--seed", "--python", BROUGHT, "--python-preference", "managed", str(self.folder)]
-        if not uv or self._follow(make, 0.03, 0.02, 1) != 0:
+        # Everything stays in the extension's folder and goes with it.
+        places = {"UV_PYTHON_INSTALL_DIR": str(self.brought), "UV_CACHE_DIR": str(self.tools / "cache")}
+        if not uv or self._follow(make, 0.03, 0.02, 1, places) != 0:
             raise InstallError(
                 "A Python 3.10, 3.11 or 3.12 is needed and could not be brought: install one from python.org and try "
                 "again."
             )
 
-    def _follow(self, command: list[str], start: float, share: float, packages: int) -> int:
+    def _follow(
+        self, command: list[str], start: float, share: float, packages: int, variables: dict[str, str] | None = None
+    ) -> int:
         """Run a command and show its lines; the exit code, 1 when it could not even start."""
         if self.cancelled:
             return 1
         seen = 0
-        for line in self._lines(command):
+        for line in self._lines(command, variables):
             collected = re.match(r"(?:Collecting|Requirement already satisfied:|Downloading) *([^ (]+)", line)
             seen += line.startswith("Collecting")
             if collected:
@@ -211,11 +221,11 @@ class Installation:
                 self._say(start + share * 0.9, "Unpacking; this takes a minute or two")
         return 1 if self._process is None else self._process.wait()
 
-    def _lines(self, command: list[str]) -> Iterator[str]:
+    def _lines(self, command: list[str], variables: dict[str, str] | None) -> Iterator[str]:
         with open(self.log_file, "ab") as log:
             log.write((" ".join(command) + "\n").encode())
             try:
-                self._process = start_process(command, subprocess.PIPE)
+                self._process = start_process(command, subprocess.PIPE, variables=variables)
             except OSError as error:
                 self._process = None
                 log.write(f"{error}\n".encode())

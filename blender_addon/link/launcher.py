@@ -111,16 +111,23 @@ class Launcher:
 
 
 def start_process(
-    command: list[str], output: IO[bytes] | int, errors: int = subprocess.STDOUT, cwd: Path | None = None
+    command: list[str],
+    output: IO[bytes] | int,
+    errors: int = subprocess.STDOUT,
+    cwd: Path | None = None,
+    variables: dict[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a program of the backend's: no input, no window, nothing of Blender's around it; raises OSError."""
+    """Start a program of the backend's: no input, no window, nothing of Blender's around it; raises OSError.
+
+    ``variables`` join its environment.
+    """
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=errors,
         cwd=cwd,
-        env=clean_environment(),
+        env=clean_environment() | (variables or {}),
         creationflags=NO_CONSOLE,
         start_new_session=True,
     )

@@ -13,9 +13,9 @@ from conftest import ROOT, blender_environments, environment_python
 
 INSIDE = Path(__file__).with_name("inside")
 FILES = sorted(path.name for path in INSIDE.glob("test_*.py"))
-# Two gigabytes each time, so only with the oldest Blender, whose own Python serves the backend, and the newest,
-# whose Python is too new for it.
-SET_UP, SET_UP_VERSIONS = "test_set_up.py", ("4.2", "5.2")
+# Two gigabytes each time, so only with the oldest Blender, whose own Python serves the backend, and two whose Python
+# is too new for it: one looks for another, one has uv bring it.
+SET_UP, SET_UP_VERSIONS = "test_set_up.py", ("4.2", "5.1", "5.2")
 # Blender starts in a second; the longest file works with a real backend, on a machine that may be busy.
 LIMIT_S = 1500
 

@@ -59,7 +59,9 @@ def made(name: str, first: float) -> Result:
 
 
 def test_means_page_and_drawing():
-    series = Result("series", "zoom", left_out=[{"joint": 0.007, "single": [0.008, 0.009], "own": 0.006}], fit_ms=210.0)
+    left_out = [{"joint": 0.007, "single": [0.008, 0.009], "own": 0.006}]
+    over_all = {"joint": 0.0065, "single": [0.0081, 0.0092, 0.0085]}
+    series = Result("series", "zoom", left_out=left_out, over_all=over_all, fit_ms=210.0)
     summary = several_views.figures([made("a", 1.0), made("b", 2.0), series])
     row = summary["curve"]["invented"]
     assert row["joint_mm"][3] == pytest.approx(0.5) and row["average_mm"][9] == pytest.approx(1.5)
@@ -68,6 +70,7 @@ def test_means_page_and_drawing():
     assert "| invented, joint head, refined | 2 | 2 | 0.750 | 0.375 | 0.250 |" in page
     assert "| invented, joint head of landmarks | 2 | 2 | 1.500 | 0.750 | 0.500 |" in page
     assert "| zoom 1 | 0.70 % | 0.80 % | 0.90 % | 0.60 % |" in page and "210 ms" in page
+    assert "| zoom | 0.65 % | 0.81 % | 0.92 % |" in page
     drawing = several_views.drawing(summary)
     assert drawing is not None and drawing.count("<polyline") == 3
     assert several_views.drawing(several_views.figures([series])) is None

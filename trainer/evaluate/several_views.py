@@ -7,7 +7,8 @@ refined by what the photos show of the skin. Beside it stands the average of the
 photo, which is what sharing nothing would bring.
 
 The series ``zoom`` and ``lisa``: each photo is left out in turn, and the head of the others (and of each other photo
-by itself) is held against it: with its identity fixed, how far do the landmarks stay off?
+by itself) is held against it: with its identity and the places of its landmarks fixed, how far do the landmarks stay
+off? The head of all photos is held against all of them in the same way.
 
 Symbols: I identity modes, L landmarks.
 """
@@ -28,7 +29,7 @@ from backend.face_model.model import FaceModel
 from backend.face_model.registry import get_model
 from backend.geometry.camera import Camera, intrinsics
 from backend.geometry.rotation import rotation_from_head_euler
-from backend.reconstruction.joint import fit_to_identity, fit_together
+from backend.reconstruction.joint import JointFit, fit_together, predicted
 from backend.reconstruction.landmark_cost import Observation
 from backend.reconstruction.observation import observe
 from backend.reconstruction.person import off_landmarks
@@ -69,7 +70,7 @@ class Task:
 class Result:
     """``refined_mm``, ``joint_mm``, ``average_mm``: number of photos -> median distance.
 
-    ``left_out`` are rows of a series.
+    ``left_out`` are rows of a series, ``over_all`` its heads over all photos.
     """
 
     kind: str
@@ -80,6 +81,7 @@ class Result:
     joint_mm: dict[int, float] = field(default_factory=dict)
     average_mm: dict[int, float] = field(default_factory=dict)
     left_out: list[dict[str, Any]] = field(default_factory=list)
+    over_all: dict[str, Any] = field(default_factory=dict)
     fit_ms: float | None = None
 
 
@@ -147,7 +149,9 @@ def measure(task: Task, reconstruct: object = None) -> Result:
             shown.append(photo)
     missed = max(COUNTS) - len(observations)
     if task.scan is None:
-        return Result(task.kind, task.name, left_out=leave_one_out(pipeline, observations), fit_ms=timed(observations))
+        alone = [fit_together(pipeline.fitter, [observation]) for observation in observations]
+        left_out, every = leave_one_out(pipeline, observations, alone), over_all(pipeline, observations, alone)
+        return Result(task.kind, task.name, left_out=left_out, over_all=every, fit_ms=timed(observations))
     if len(observations) < 5:
         return Result(task.kind, task.name, f"Only {len(observations)} photos show a face.", missed)
     alone = pipeline.fitter.fit(observations)
@@ -171,27 +175,38 @@ def score(model: FaceModel, identity: np.ndarray, scan: Scan, offset: np.ndarray
     return now_protocol.score(scan, guess).median_mm
 
 
-def leave_one_out(pipeline: Pipeline, observations: Sequence[Observation]) -> list[dict[str, Any]]:
-    """For each photo the relative error of the head from the others together, and from each other one alone."""
-    alone = [fit_together(pipeline.fitter, [observation]).identity for observation in observations]
+def leave_one_out(
+    pipeline: Pipeline, observations: Sequence[Observation], alone: Sequence[JointFit]
+) -> list[dict[str, Any]]:
+    """For each photo the relative error of the head from the others together, and from each other one ``alone``."""
     rows = []
     for out, observation in enumerate(observations):
         others = [place for place in range(len(observations)) if place != out]
-        together = fit_together(pipeline.fitter, [observations[place] for place in others]).identity
+        together = fit_together(pipeline.fitter, [observations[place] for place in others])
         rows.append(
             {
-                "joint": predicted(pipeline, observation, together),
-                "single": [predicted(pipeline, observation, alone[place]) for place in others],
-                "own": predicted(pipeline, observation, alone[out]),
+                "joint": off(pipeline, observation, together),
+                "single": [off(pipeline, observation, alone[place]) for place in others],
+                "own": off(pipeline, observation, alone[out]),
             }
         )
     return rows
 
 
-def predicted(pipeline: Pipeline, observation: Observation, identity: np.ndarray) -> float:
-    """Root mean square distance of landmarks over the face height with the identity given."""
-    fit = fit_to_identity(pipeline.fitter, [observation], identity)[0]
-    return off_landmarks(observation, fit.projected)[1]
+def over_all(
+    pipeline: Pipeline, observations: Sequence[Observation], alone: Sequence[JointFit]
+) -> dict[str, float | list[float]]:
+    """Relative error, mean over all photos, of the head from all together and of each photo's own."""
+    means = [
+        float(np.mean([off(pipeline, observation, head) for observation in observations]))
+        for head in (fit_together(pipeline.fitter, observations), *alone)
+    ]
+    return {"joint": means[0], "single": means[1:]}
+
+
+def off(pipeline: Pipeline, observation: Observation, head: JointFit) -> float:
+    """Root mean square distance of landmarks over the face height with identity and places of a head given."""
+    return off_landmarks(observation, predicted(pipeline.fitter, observation, head))[1]
 
 
 def timed(observations: Sequence[Observation]) -> float:
@@ -221,7 +236,11 @@ def figures(results: Sequence[Result]) -> dict[str, Any]:
         if item.error is not None:
             summary["failures"][f"{item.kind} {item.name}"] = item.error
         elif item.kind == "series":
-            summary["series"][item.name] = {"left_out": item.left_out, "fit_ms": item.fit_ms}
+            summary["series"][item.name] = {
+                "left_out": item.left_out,
+                "over_all": item.over_all,
+                "fit_ms": item.fit_ms,
+            }
     return summary
 
 
@@ -256,6 +275,11 @@ def page(summary: dict[str, Any]) -> str:
             rows.append([f"{name} {number}", *(percent(share) for share in shares)])
     columns = ["left out", "from the others together", "from the best other", "from the worst other", "from itself"]
     parts.append(table(columns, rows))
+    rows = [
+        [name, *(percent(share) for share in (row["joint"], min(row["single"]), max(row["single"])))]
+        for name, row in ((name, series["over_all"]) for name, series in summary["series"].items())
+    ]
+    parts.append(table(["over all photos", "head of all", "best head of one", "worst head of one"], rows))
     for name, series in summary["series"].items():
         parts.append(
             f"Joint fit of {TIMED_PHOTOS} photos of {name}: {series['fit_ms']:.0f} ms (median of {TIMED_RUNS})."

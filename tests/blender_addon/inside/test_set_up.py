@@ -5,9 +5,18 @@ Takes a minute or two and 2 GB of disk, which are given back.
 
 from __future__ import annotations
 
+import json
+import os
+import platform
 import shutil
+import subprocess
 import sys
+import tarfile
+import threading
 import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import bpy
 import pytest
@@ -26,6 +35,7 @@ def preferences(extension, addon):
     yield preferences
     addon("service").forget()
     shutil.rmtree(addon("service").environment_folder(), ignore_errors=True)
+    shutil.rmtree(addon("service").environment_folder().with_name("python"), ignore_errors=True)
     system.use_online_access = False
 
 
@@ -47,14 +57,50 @@ def begin(addon, tmp_path):
         installation.wait(STOP_S)
 
 
-def test_from_nothing_to_a_head(preferences, addon, heads_folder, record_property):
+@pytest.fixture
+def python_to_bring(addon, tmp_path, monkeypatch):
+    """No Python suits, and what uv fetches comes from here: the engine's own, packed as its makers pack theirs."""
+    ask = "import json, sys; print(json.dumps([sys.base_prefix, *sys.version_info[:3]]))"
+    answer = subprocess.check_output([os.environ["MGCFACE_PYTHON"], "-c", ask], text=True)
+    base, *version = json.loads(answer)
+    short = "{}.{}".format(*version)
+    if short != addon("link.installer").BROUGHT or base == "/usr" or platform.machine() != "x86_64":
+        pytest.skip(f"the Python {short} of {base} cannot be handed on")
+    left_out = {"site-packages", "__pycache__", "test", "idlelib", "tkinter", "lib2to3"}
+    with tarfile.open(tmp_path / "python.tar.gz", "w:gz", compresslevel=1) as archive:
+        for name in (f"bin/python{short}", f"lib/python{short}", f"lib/libpython{short}.so.1.0"):
+            if Path(base, name).exists():
+                archive.add(
+                    Path(base, name), f"python/{name}", filter=lambda i: None if left_out & {*i.name.split("/")} else i
+                )
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    entry = {"name": "cpython", "arch": {"family": "x86_64", "variant": None}, "os": "linux", "libc": "gnu"}
+    entry |= dict(zip(("major", "minor", "patch"), version)) | {"prerelease": "", "variant": None, "build": "1"}
+    entry |= {"url": f"{address}/python.tar.gz", "sha256": None}
+    (tmp_path / "pythons.json").write_text(json.dumps({"cpython-{}.{}.{}-linux-x86_64-gnu".format(*version): entry}))
+    monkeypatch.setenv("UV_PYTHON_DOWNLOADS_JSON_URL", f"{address}/pythons.json")
+    # uv would take one that it finds.
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(addon("link.installer"), "find_python", lambda own: None)
+    yield
+    server.shutdown()
+
+
+def test_from_nothing_to_a_head(preferences, addon, heads_folder, record_property, request):
     service = addon("service")
+    brought = service.environment_folder().with_name("python")
+    if bpy.app.version >= (5, 2):
+        request.getfixturevalue("python_to_bring")
     assert service.missing().startswith("There is no backend yet") and not service.python()
     began = time.monotonic()
     assert bpy.ops.mgcface.set_up_backend() == {"FINISHED"}
     record_property("set_up_s", round(time.monotonic() - began))
     record_property("set_up_gb", round(addon("link.installer").installed_size(service.environment_folder()) / 1e9, 2))
     assert state().result == "The backend is set up." and not service.missing()
+    assert brought.exists() == (bpy.app.version >= (5, 2)) and not brought.with_name("uv").exists()
     began = time.monotonic()
     # A photo of a phone, whose format is an extra of the engine.
     assert bpy.ops.mgcface.reconstruct(filepath=str(heads_folder / "phone.heic")) == {"FINISHED"}
