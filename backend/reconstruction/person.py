@@ -14,6 +14,15 @@ from pathlib import Path
 import numpy as np
 
 from backend.errors import MgcFaceError
+from backend.geometry.camera import Camera, intrinsics
+from backend.reconstruction.appearance import (
+    Appearance,
+    AppearanceStatistics,
+    Likeness,
+    appearance_of,
+    shipped_appearance,
+)
+from backend.reconstruction.fit import Fitter
 from backend.reconstruction.joint import JointFit, fit_together, regressed
 from backend.reconstruction.landmark_cost import Observation
 from backend.reconstruction.observation import observe
@@ -165,11 +174,11 @@ def reconstruct_person(
     if not candidates:
         errors = {outcome.index: outcome.error for outcome in outcomes if outcome.error is not None}
         raise PersonError(nobody(outcomes), errors)
-    drop_pixels([candidate.outcome for candidate in candidates], sources)
     started = time.perf_counter()
     steps.report(candidates[0].outcome.index, "fit", 0.4)
     if not keep_all:
-        leave_out_strangers(pipeline, candidates)
+        leave_out_strangers(pipeline, candidates, steps)
+    drop_pixels([candidate.outcome for candidate in candidates], sources)
     fit = solve(pipeline, candidates, keep_all)
     timings["fit"] = elapsed_ms(started)
     if "refine" in pipeline.stages:
@@ -216,7 +225,7 @@ def nobody(outcomes: Sequence[PhotoOutcome]) -> str:
     )
 
 
-def leave_out_strangers(pipeline: Pipeline, candidates: list[Candidate]) -> None:
+def leave_out_strangers(pipeline: Pipeline, candidates: list[Candidate], steps: Steps) -> None:
     """Give photos of somebody else their reason."""
     statistics = shipped_statistics(pipeline.model, pipeline.fitter.lm.name)
     if statistics is None or len(candidates) < 2:
@@ -224,13 +233,38 @@ def leave_out_strangers(pipeline: Pipeline, candidates: list[Candidate]) -> None
     answers = regressed(pipeline.fitter, [candidate.observation for candidate in candidates])
     if answers is None:
         return
-    odd = strangers(statistics, answers.identity, answers.views, answers.doubt)
+    shown = appearances(pipeline, candidates, steps)
+    likeness = None if shown is None else Likeness.of(*shown, answers.views)
+    odd = strangers(statistics, answers.identity, answers.views, answers.doubt, likeness)
     others = len(candidates) - len(odd)
     beside = "the other photo" if others == 1 else f"{others} other photos"
     for place in odd:
         candidates[
             place
         ].reason = f"The face is another person's than in {beside}; switch on Keep All (--keep-all) if it is the same."
+
+
+def appearances(
+    pipeline: Pipeline, candidates: Sequence[Candidate], steps: Steps
+) -> tuple[AppearanceStatistics, list[Appearance | None]] | None:
+    """What the photos show of the skin, with the statistics of it; None for models without."""
+    statistics = shipped_appearance(pipeline.model)
+    if statistics is None:
+        return None
+    shown = []
+    for candidate in candidates:
+        steps.report(candidate.outcome.index, "fit", 0.4)
+        assert candidate.outcome.photo is not None
+        shown.append(appearance_in(pipeline.fitter, candidate.outcome.photo, candidate.observation))
+    return statistics, shown
+
+
+def appearance_in(fitter: Fitter, photo: Photo, observation: Observation) -> Appearance | None:
+    """What one photo shows of the skin, the head fitted to that photo alone."""
+    (fit,) = fitter.fit([observation])
+    camera = Camera(intrinsics(fit.focal_px, photo.width, photo.height), fit.R, fit.t, photo.width, photo.height)
+    vertices = fitter.lm.model.vertices(fit.identity, fit.expression)
+    return appearance_of(fitter.lm.model, photo.pixels, camera, vertices)
 
 
 def solve(pipeline: Pipeline, candidates: list[Candidate], keep_all: bool) -> JointFit:

@@ -10,20 +10,20 @@ anybody:
     log p(y_i | y_others, one person) - log p(y_i | another person).
 
 A head that is turned away is read worse, so its answers count for less; a photo that says little has a score
-near 0 and stays.
+near 0 and stays. What the skin shows joins the score, see ``appearance.py``.
 
 Symbols: B photos, I identity modes, D directions, M middles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from backend.face_model.model import FaceModel
+from backend.reconstruction.appearance import Likeness
 from backend.reconstruction.learned_arrays import LearnedArrays
 
 DATA = Path(__file__).parent / "data"
@@ -117,9 +117,13 @@ def answer_covariance(correlation: np.ndarray, views: np.ndarray, alone: np.ndar
 
 
 def strangers(
-    statistics: PersonStatistics, answers: np.ndarray, views: np.ndarray, doubt: np.ndarray
+    statistics: PersonStatistics,
+    answers: np.ndarray,
+    views: np.ndarray,
+    doubt: np.ndarray,
+    likeness: Likeness | None = None,
 ) -> dict[int, float]:
-    """Photos of somebody else than most, with their scores.
+    """Photos of somebody else than most, with their scores; ``likeness`` is what the skin of the photos shows.
 
     The photo that fits the others least goes first, then the rest is judged anew; at the end those who went
     are held against the ones who stayed, since a photo can look odd only because of another. Of two that
@@ -127,8 +131,13 @@ def strangers(
     """
     stay = list(range(len(answers)))
     gone: list[int] = []
+
+    def judged(chosen: list[int]) -> np.ndarray:
+        shapes = scores(statistics, answers[chosen], views[chosen], doubt[chosen])
+        return shapes if likeness is None else shapes + likeness.scores(chosen)
+
     while len(stay) > 1:
-        each = scores(statistics, answers[stay], views[stay], doubt[stay])
+        each = judged(stay)
         # Two photos alone score alike, up to rounding.
         worst = int(np.flatnonzero(each <= each.min() + TIE)[-1])
         if each[worst] >= STRANGER:
@@ -136,22 +145,9 @@ def strangers(
         gone.append(stay.pop(worst))
     result = {}
     for photo in sorted(gone):
-        score = beside(statistics, answers, views, doubt, photo, stay)
+        score = float(judged([*stay, photo])[-1])
         if score >= STRANGER:
             stay.append(photo)
         else:
             result[photo] = score
     return result
-
-
-def beside(
-    statistics: PersonStatistics,
-    answers: np.ndarray,
-    views: np.ndarray,
-    doubt: np.ndarray,
-    photo: int,
-    others: Sequence[int],
-) -> float:
-    """Score of one photo beside some others."""
-    chosen = [*others, photo]
-    return float(scores(statistics, answers[chosen], views[chosen], doubt[chosen])[-1])

@@ -135,7 +135,7 @@ def test_a_photo_whose_landmarks_disagree_is_left_out_unless_kept(warm, series, 
         return seen
 
     monkeypatch.setattr(person_module, "observe", stretched)
-    monkeypatch.setattr(person_module, "leave_out_strangers", lambda pipeline, candidates: None)
+    monkeypatch.setattr(person_module, "leave_out_strangers", lambda *_: None)
     left = reconstruct_person(warm, series)
     assert [photo.used for photo in left.photos] == [True, False, True]
     assert "disagree" in str(left.photos[1].reason)

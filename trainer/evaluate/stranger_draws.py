@@ -14,7 +14,7 @@ there are two middles was decided after a first measurement on them (`docs/bench
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ import numpy as np
 
 from backend.errors import MgcFaceError
 from backend.face_model.registry import get_model
+from backend.reconstruction.appearance import Appearance, AppearanceStatistics, Likeness, shipped_appearance
 from backend.reconstruction.joint import Answers, regressed
 from backend.reconstruction.observation import observe
+from backend.reconstruction.person import appearance_in
 from backend.reconstruction.same_person import PersonStatistics, shipped_statistics, strangers
 from backend.vision.decode import load_photo
 from backend.vision.photo import Photo
@@ -49,13 +51,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Result:
-    """What the regression answers for each photo in which a face was found."""
+    """What the regression answers for each photo in which a face was found, and what it shows of the skin."""
 
     kind: str
     name: str
     person: str
     answers: Answers | None
     error: str | None = None
+    shown: list[Appearance | None] = field(default_factory=list)
 
 
 def load(data: Path) -> list[Task]:
@@ -78,28 +81,30 @@ def load(data: Path) -> list[Task]:
 
 
 def measure(task: Task, reconstruct: object = None) -> Result:
-    """Detect and regress the photos of one person (``reconstruct`` is not asked: nothing is fitted)."""
+    """Detect and regress the photos of one person (``reconstruct`` is not asked)."""
     pipeline = bench()
     if task.seed is not None:
         photos: list[Photo] = invented(get_model("open-head"), task.seed).photos()
     else:
         photos = [load_photo(path) for path in task.paths]
-    observations = []
+    observations, shown = [], []
     for photo in photos:
         try:
-            observations += [
-                observe(photo, face, pipeline.fitter.lm.name) for face in pipeline.detector.detect(photo)[:1]
-            ]
+            faces = pipeline.detector.detect(photo)
         except MgcFaceError:
             continue
+        for face in faces[:1]:
+            observations.append(observe(photo, face, pipeline.fitter.lm.name))
+            shown.append(appearance_in(pipeline.fitter, photo, observations[-1]))
     if not observations:
         return Result(task.kind, task.name, task.person, None, "No photo shows a face.")
-    return Result(task.kind, task.name, task.person, regressed(pipeline.fitter, observations))
+    return Result(task.kind, task.name, task.person, regressed(pipeline.fitter, observations), shown=shown)
 
 
 def figures(results: Sequence[Result]) -> dict[str, Any]:
     """Kind -> how many draws, strangers found, sets from which a right photo went, with and without a stranger."""
-    statistics = shipped_statistics(get_model("open-head"), "mediapipe478")
+    model = get_model("open-head")
+    statistics = shipped_statistics(model, "mediapipe478")
     assert statistics is not None
     found = {kind: [r for r in results if r.kind == kind and r.answers is not None] for kind in ("series", "london")}
     found["invented"] = [
@@ -109,12 +114,16 @@ def figures(results: Sequence[Result]) -> dict[str, Any]:
     for kind, people in found.items():
         others = found["london"] if kind == "series" else people
         if people and len(others) > 1:
-            summary[kind] = draws(statistics, people, others, np.random.default_rng(0))
+            summary[kind] = draws(statistics, shipped_appearance(model), people, others, np.random.default_rng(0))
     return summary
 
 
 def draws(
-    statistics: PersonStatistics, people: Sequence[Result], others: Sequence[Result], rng: np.random.Generator
+    statistics: PersonStatistics,
+    appearance: AppearanceStatistics | None,
+    people: Sequence[Result],
+    others: Sequence[Result],
+    rng: np.random.Generator,
 ) -> dict[str, Any]:
     row = {"draws": DRAWS, "found": 0, "right_lost_beside_stranger": 0, "right_lost": 0, "size": 0}
     for _ in range(DRAWS):
@@ -125,21 +134,30 @@ def draws(
         assert person.answers is not None and other.answers is not None
         count = len(person.answers.doubt)
         right = rng.permutation(count)[: min(count, 5)]
-        own = rows_of(person.answers, right)
-        row["right_lost"] += bool(strangers(statistics, *own))
-        own = rows_of(person.answers, right[:4])
-        one = rows_of(other.answers, rng.integers(len(other.answers.doubt), size=1))
-        place = int(rng.integers(len(own[2]) + 1)) if len(own[2]) > 1 else 1
-        mixed = [np.insert(mine, place, theirs[0], axis=0) for mine, theirs in zip(own, one)]
-        odd = strangers(statistics, mixed[0], mixed[1], mixed[2])
+        row["right_lost"] += bool(odd_ones(statistics, appearance, [(person, int(photo)) for photo in right]))
+        mixed = [(person, int(photo)) for photo in right[:4]]
+        place = int(rng.integers(len(mixed) + 1)) if len(mixed) > 1 else 1
+        mixed.insert(place, (other, int(rng.integers(len(other.answers.doubt)))))
+        odd = odd_ones(statistics, appearance, mixed)
         row["found"] += place in odd
         row["right_lost_beside_stranger"] += any(photo != place for photo in odd)
-        row["size"] = len(mixed[2])
+        row["size"] = len(mixed)
     return row
 
 
-def rows_of(answers: Answers, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return answers.identity[photos], answers.views[photos], answers.doubt[photos]
+def odd_ones(
+    statistics: PersonStatistics, appearance: AppearanceStatistics | None, photos: Sequence[tuple[Result, int]]
+) -> dict[int, float]:
+    """Strangers among photos, each of a person and a place among that one's."""
+    rows: list[tuple[np.ndarray, ...]] = []
+    for person, photo in photos:
+        assert person.answers is not None
+        rows.append((person.answers.identity[photo], person.answers.views[photo], person.answers.doubt[photo]))
+    identity, views, doubt = (np.array(column) for column in zip(*rows))
+    likeness = None
+    if appearance is not None and all(person.shown for person, _ in photos):
+        likeness = Likeness.of(appearance, [person.shown[photo] for person, photo in photos], views)
+    return strangers(statistics, identity, views, doubt, likeness)
 
 
 def page(summary: dict[str, Any]) -> str:
