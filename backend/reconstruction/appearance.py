@@ -138,27 +138,32 @@ def appearance_of(model: FaceModel, pixels: np.ndarray, camera: Camera, vertices
 
 
 def correlations(statistics: AppearanceStatistics, shown: Sequence[Appearance | None]) -> np.ndarray:
-    """(M, B, B) correlation of the patterns of each two photos, mean over bands; NaN where they share too little."""
-    count = len(shown)
-    result = np.full((len(statistics.middles), count, count), np.nan)
+    """(M, B, B) correlation of the patterns of each two photos, mean over bands; NaN where they share too little.
+
+    All pairs at once; what one pair comes to is :func:`correlation`.
+    """
+    blank = Appearance(statistics.middles[0], np.zeros(statistics.middles.shape[2], np.float32))
+    photos = [one or blank for one in shown]
+    weight = np.array([one.weight for one in photos], np.float64)  # (B, P)
+    total = weight @ weight.T
+    result = np.zeros((len(statistics.middles), *total.shape))
     for middle, (mean, spread) in enumerate(zip(statistics.middles, statistics.spreads)):
-        white = [
-            None if one is None else np.clip((one.pattern - mean) / spread, -LARGEST_SIGMAS, LARGEST_SIGMAS)
-            for one in shown
-        ]
-        for a in range(count):
-            for b in range(a):
-                first, second, one, two = white[a], white[b], shown[a], shown[b]
-                if first is None or second is None or one is None or two is None:
-                    continue
-                weight = one.weight * two.weight
-                if weight.sum() >= LEAST_COMMON:
-                    result[middle, a, b] = result[middle, b, a] = correlation(first, second, weight)
+        for band in range(len(mean)):
+            pattern = np.array([one.pattern[band] for one in photos], np.float64)
+            white = np.clip((pattern - mean[band]) / spread[band], -LARGEST_SIGMAS, LARGEST_SIGMAS)
+            once, twice = weight * white, weight * white**2
+            with np.errstate(invalid="ignore", divide="ignore"):
+                # Of photo a over the points that it shares with b: mean, and mean square less its square.
+                average = (once @ weight.T) / total
+                variance = (twice @ weight.T) / total - average**2
+                covariance = (once @ once.T) / total - average * average.T
+                result[middle] += covariance / np.sqrt(variance * variance.T + TINY) / len(mean)
+    result[:, (total < LEAST_COMMON) | np.eye(len(photos), dtype=bool)] = np.nan
     return result
 
 
 def correlation(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> float:
-    """Weighted (P,) correlation of patterns (K, P), mean over the bands."""
+    """Weighted (P,) correlation of two patterns (K, P), mean over the bands."""
     weight = weight / weight.sum()
     a, b = (x - (x @ weight)[:, None] for x in (a, b))
     product, norms = (a * b) @ weight, ((a * a) @ weight) * ((b * b) @ weight)

@@ -11,6 +11,7 @@ from backend.geometry.rotation import FRONTAL
 from backend.reconstruction.appearance import (
     BANDS_MM,
     LARGEST_SCORE,
+    LARGEST_SIGMAS,
     Appearance,
     AppearanceStatistics,
     Likeness,
@@ -53,6 +54,26 @@ def test_a_correlation_is_that_of_points_counted_as_often_as_they_weigh():
     weight = rng.integers(1, 5, 30)
     often = [np.corrcoef(np.repeat(x, weight), np.repeat(y, weight))[0, 1] for x, y in zip(a, b)]
     assert correlation(a, b, weight.astype(float)) == pytest.approx(np.mean(often), rel=1e-9)
+
+
+def test_all_pairs_at_once_are_the_pairs_one_by_one(model, statistics):
+    rng = np.random.default_rng(4)
+    count = len(points_of(model))
+    own = rng.normal(size=(len(BANDS_MM), count))
+    shown = [
+        Appearance(made(rng, own, statistics).pattern, rng.uniform(0.0, 1.0, count).astype(np.float32))
+        for _ in range(4)
+    ]
+    table = correlations(statistics, [*shown, None])
+    assert np.isnan(table[:, 4]).all() and np.isnan(np.einsum("mbb->mb", table)).all()
+    for middle, (mean, spread) in enumerate(zip(statistics.middles, statistics.spreads)):
+        white = [np.clip((one.pattern - mean) / spread, -LARGEST_SIGMAS, LARGEST_SIGMAS) for one in shown]
+        for a in range(4):
+            for b in range(a):
+                weight = (shown[a].weight * shown[b].weight).astype(float)
+                expected = correlation(white[a], white[b], weight)
+                assert table[middle, a, b] == pytest.approx(expected, rel=1e-6)
+                assert table[middle, b, a] == pytest.approx(expected, rel=1e-6)
 
 
 def test_photos_that_share_too_little_say_nothing(model, statistics):
