@@ -126,9 +126,12 @@ class Installation:
         self._thread.join(seconds)
 
     def _run(self) -> None:
+        # What is there stays until it is clear that there is room for what takes its place.
+        begun = False
         try:
             self.log_file.write_bytes(b"")
             self._check_space()
+            begun = True
             self._remove(self.folder, self.brought)
             self._install()
         except InstallError as error:
@@ -137,7 +140,8 @@ class Installation:
             self.error = f"The set-up failed ({error.strerror or error}): see its log and try again."
         self._remove(self.tools)
         if self.error or self.cancelled:
-            self._remove(self.folder, self.brought)
+            if begun:
+                self._remove(self.folder, self.brought)
             self.error = "" if self.cancelled else self.error
 
     @staticmethod

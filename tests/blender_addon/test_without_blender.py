@@ -268,8 +268,13 @@ def test_too_little_disk_is_said_before_anything_is_made(tmp_path, monkeypatch):
     monkeypatch.setattr(installer.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1e9}))
     work = installer.Installation(tmp_path / "environment", tmp_path, tmp_path, sys.executable, tmp_path / "log")
     work.wait(20)
-    assert (
-        work.finished
-        and "1.0 GB are free" in work.error.replace("are free", "are free")
-        and not (tmp_path / "environment").exists()
-    )
+    assert work.finished and "1.0 GB are free" in work.error and not (tmp_path / "environment").exists()
+
+
+def test_too_little_disk_for_a_new_one_leaves_the_backend_that_is_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(installer.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1e9}))
+    for name in ("environment", "python"):
+        (tmp_path / name).mkdir()
+    work = installer.Installation(tmp_path / "environment", tmp_path, tmp_path, sys.executable, tmp_path / "log")
+    work.wait(20)
+    assert work.error and (tmp_path / "environment").exists() and (tmp_path / "python").exists()
