@@ -229,7 +229,9 @@ class Installation:
         with open(self.log_file, "ab") as log:
             log.write((" ".join(command) + "\n").encode())
             try:
-                self._process = start_process(command, subprocess.PIPE, variables=variables)
+                # Not where Blender was started: Python would take modules from there before the engine's own.
+                place = self.folder.parent
+                self._process = start_process(command, subprocess.PIPE, cwd=place, variables=variables)
             except OSError as error:
                 self._process = None
                 log.write(f"{error}\n".encode())

@@ -101,6 +101,8 @@ def test_from_nothing_to_a_head(preferences, addon, heads_folder, record_propert
     record_property("set_up_gb", round(addon("link.installer").installed_size(service.environment_folder()) / 1e9, 2))
     assert state().result == "The backend is set up." and not service.missing()
     assert brought.exists() == (bpy.app.version >= (5, 2)) and not brought.with_name("uv").exists()
+    # The engine that was installed has compiled what it needs, not one that lies where Blender was started.
+    assert list(service.environment_folder().rglob("backend/**/*.nbi"))
     began = time.monotonic()
     # A photo of a phone, whose format is an extra of the engine.
     assert bpy.ops.mgcface.reconstruct(filepath=str(heads_folder / "phone.heic")) == {"FINISHED"}
