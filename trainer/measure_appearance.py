@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from backend.reconstruction.appearance import (
     AppearanceStatistics,
     beyond,
     correlations,
+    expected,
 )
 from backend.reconstruction.fit import Fitter, Problem
 from backend.reconstruction.landmark_model import LandmarkModel
@@ -124,7 +126,7 @@ def learn(
     design = np.column_stack([np.ones(len(angle)), np.exp(-((angle / ANGLE_DEG) ** 2))])
     alike = np.linalg.lstsq(design[known], value[known], rcond=None)[0]
     left = value - design @ alike
-    same_deviation, same_share = np.nanstd(left), shared_of_one(people, draft, alike, unlike[1])
+    same_deviation, same_share = np.nanstd(left), shared_of_one(people, replace(draft, alike=alike), unlike[1])
     different, other_share = beyond(pairs, unlike[1]).std(), np.corrcoef(pairs.T)[0, 1]
     real_deviation = np.nanstd(beyond(real_pairs, unlike[0]))
     for name, number in (
@@ -147,15 +149,13 @@ def learn(
     )
 
 
-def shared_of_one(
-    people: Sequence[Sequence[Seen]], draft: AppearanceStatistics, alike: np.ndarray, unlike: float
-) -> float:
+def shared_of_one(people: Sequence[Sequence[Seen]], draft: AppearanceStatistics, unlike: float) -> float:
     """Correlation of what is left of (i, j) and (i, k), photos of one person."""
     products, squares = [], []
     for row in people:
         table = correlations(draft, [one for one, _ in row])[1]
         angles = np.array([[angle_deg(a, b) for b in row] for a in row])
-        left = beyond(table, unlike) - alike[0] - alike[1] * np.exp(-((angles / ANGLE_DEG) ** 2))
+        left = beyond(table, unlike) - expected(draft, angles)
         for i in range(len(row)):
             mine = left[i][~np.isnan(left[i])]
             squares += list(mine**2)

@@ -118,11 +118,9 @@ def test_a_smaller_head_has_its_landmarks_moved_no_cheaper(fitter, person):
     problem = JointProblem(fitter, person[3])
     state = problem.descend_from(problem.believe())[0]
     problem.places = places(problem, state)
-    moved = problem.residual(state).image
     nearer = replace(state, pose=state.pose - torch.tensor([0.0, 0.0, 0.1, 0.0], dtype=state.pose.dtype))
     placed = [problem.placed(each) * each.pose[:, 2].exp()[:, None, None] for each in (state, nearer)]
     torch.testing.assert_close(*placed)
-    assert (moved != problem.residual(nearer).image).any()
 
 
 def test_errors_fall_into_shared_and_own():
