@@ -34,8 +34,9 @@ LIT_SEEN, LEAST_LIT = 0.3, 200
 # Half of a head at best is seen, so the light from behind is a guess: it is held towards even light.
 LIGHT_RIDGE = 0.02
 
-# The gain on linear light stays within these bounds: more would lift noise out of the dark.
-LEAST_GAIN, MOST_GAIN = 0.5, 2.6
+# The gain on linear light stays within these bounds: more would lift noise out of the dark. The half of a face that one
+# lamp leaves to the light of a room has a quarter of the other's.
+LEAST_GAIN, MOST_GAIN = 0.5, 4.0
 
 
 def light_gain(

@@ -205,7 +205,7 @@ class Run:
             group["lr"] = rate
         self.optimiser.step()
         self.step += 1
-        self._follow()
+        follow(self.average, self.backbone.state_dict(), self.step, config.optimiser.average)
         return {**values, "rate": rate}
 
     def _look(self, network: nn.Module, photos: torch.Tensor) -> Predicted:
@@ -214,16 +214,6 @@ class Run:
         with torch.autocast(self.processes.device.type, dtype=torch.bfloat16, enabled=half):
             numbers = network(photos)
         return decode(numbers.float(), self.head.layout)
-
-    @torch.no_grad()
-    def _follow(self) -> None:
-        """The average follows the weights: quickly at first, when they are worth nothing yet."""
-        share = min(self.config.optimiser.average, (1.0 + self.step) / (10.0 + self.step))
-        for name, tensor in self.backbone.state_dict().items():
-            if tensor.is_floating_point():
-                self.average[name].lerp_(tensor, 1.0 - share)
-            else:
-                self.average[name].copy_(tensor)
 
     # --- what is seen of it -------------------------------------------------------------------------------
 
@@ -325,6 +315,17 @@ def rate_at(step: int, run: RunConfig, config: OptimiserConfig) -> float:
     return config.rate * (
         config.last_rate + (1.0 - config.last_rate) * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
     )
+
+
+@torch.no_grad()
+def follow(average: State, state: State, step: int, slowness: float) -> None:
+    """The average follows the weights: quickly at first, when they are worth nothing yet."""
+    share = min(slowness, (1.0 + step) / (10.0 + step))
+    for name, tensor in state.items():
+        if tensor.is_floating_point():
+            average[name].lerp_(tensor, 1.0 - share)
+        else:
+            average[name].copy_(tensor)
 
 
 def averaged(config: Config, head: Head, average: State) -> Backbone:
