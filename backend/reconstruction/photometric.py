@@ -38,7 +38,7 @@ from backend.reconstruction.photometric_face import face_of
 from backend.reconstruction.photometric_offset import offsets
 from backend.reconstruction.photometric_solve import Shot, Solve, Unknowns
 from backend.reconstruction.skin_statistics import LUMINANCE
-from backend.reconstruction.texture import prepare_layers, vertex_colors
+from backend.reconstruction.texture import judge
 from backend.reconstruction.texture_view import look
 from backend.reconstruction.texture_views import most_telling
 from backend.rendering.tone import srgb_to_linear
@@ -127,8 +127,10 @@ def shoot(model: FaceModel, pixels: np.ndarray, fit: FitResult) -> Shot | None:
         view = look(pixels, camera, model, face.surface, model.vertices(fit.identity, fit.expression), None)
     except PhotoError:
         return None
-    weight = prepare_layers(view, camera, model, face.surface)[0].weight
-    seen = (vertex_colors(view, weight)[1] * np.clip(view.facing, 0.0, 1.0))[face.vertices] * face.weight
+    # Where a beard may grow, dark things are taken for one: fingers over a mouth. Neither shows the form of the skin.
+    shaven = replace(face.surface, beard=np.zeros_like(face.surface.beard))
+    shown = judge(view, camera, model, shaven)[2]
+    seen = (shown * np.clip(view.facing, 0.0, 1.0))[face.vertices] * face.weight
     seen = np.where(seen < LEAST_SEEN, 0.0, seen)
     if (seen > 0).sum() < LEAST_POINTS:
         return None

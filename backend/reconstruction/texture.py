@@ -115,6 +115,30 @@ def bake_texture(
 
 def prepare_layers(view: View, camera: Camera, model: FaceModel, surface: Surface) -> tuple[Layers, np.ndarray | None]:
     """Decide what is skin, take the light away, and spread the skin over the whole head; and what the light was."""
+    belief, colors, seen, skin = judge(view, camera, model, surface)
+    gain = light_gain(colors, seen, view.normals, skin, surface, statistics_of(model)) * np.sqrt(
+        saturation_gain(skin.tone)
+    )
+    bare = complete(colors * gain, seen, skin, surface)
+    light = photo_light(colors, bare, seen, view.normals)
+    base = darkened(bare, seen, surface.cavity)
+    grain = grain_tile(view, belief, surface)
+    return Layers(base.astype(np.float32), gain.astype(np.float32), belief, grain), light
+
+
+def judge(
+    view: View, camera: Camera, model: FaceModel, surface: Surface
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, SkinModel]:
+    """What of a photo is the person's face.
+
+    Returns
+    -------
+    belief : (H, W) float32 in [0, 1]
+        Of each pixel of the window.
+    colors, seen : (V, 3) and (V,) float64
+        As :func:`vertex_colors` has them, of what is believed.
+    skin : SkinModel
+    """
     metres_per_pixel = float(np.median(view.depth)) / (camera.focal_px * view.scale)
     view = replace(view, weight=without_leak(view, surface, metres_per_pixel))
     geometric, shown = vertex_colors(view, view.weight)
@@ -131,15 +155,7 @@ def prepare_layers(view: View, camera: Camera, model: FaceModel, surface: Surfac
     colors, seen = vertex_colors(view, belief)
     skin = fit_skin(log_of_root(colors), surface.trust * seen, view.normals)
     belief = view.weight * believe(skin)
-    colors, seen = vertex_colors(view, belief)
-    gain = light_gain(colors, seen, view.normals, skin, surface, statistics_of(model)) * np.sqrt(
-        saturation_gain(skin.tone)
-    )
-    bare = complete(colors * gain, seen, skin, surface)
-    light = photo_light(colors, bare, seen, view.normals)
-    base = darkened(bare, seen, surface.cavity)
-    grain = grain_tile(view, belief, surface)
-    return Layers(base.astype(np.float32), gain.astype(np.float32), belief, grain), light
+    return belief, *vertex_colors(view, belief), skin
 
 
 def log_of_root(colors: np.ndarray) -> np.ndarray:
