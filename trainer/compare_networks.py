@@ -27,6 +27,7 @@ from statistics import median
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from backend.commands.doctor import cpu_name
 from backend.face_model.file_format import write_atomically
@@ -59,7 +60,7 @@ class Inverted(nn.Module):
         inner = EXPANSION * inputs
         self.widen, self.narrow = Normalised(inputs, inner, 1), Normalised(inner, outputs, 1)
         self.around = nn.Conv2d(inner, inner, 3, stride, 1, groups=inner, bias=False)
-        self.norm = nn.BatchNorm2d(inner)
+        self.norm: nn.Module = nn.BatchNorm2d(inner)
         self.gate = nn.Sequential(
             nn.Conv2d(inner, inner // GATE, 1), nn.ReLU(), nn.Conv2d(inner // GATE, inner, 1), nn.Hardsigmoid()
         )
@@ -70,6 +71,12 @@ class Inverted(nn.Module):
         inner = nn.functional.hardswish(self.norm(self.around(nn.functional.hardswish(self.widen(x)))))
         found = self.narrow(inner * self.gate(inner.mean(dim=(2, 3), keepdim=True)))
         return x + found if self.adds else found
+
+    def fuse(self) -> None:
+        """One convolution of the depthwise one and its normalisation, for inference; the others do it themselves."""
+        assert isinstance(self.norm, nn.BatchNorm2d)
+        self.around = fuse_conv_bn_eval(self.around, self.norm)
+        self.norm = nn.Identity()
 
 
 class ConvNext(nn.Module):
@@ -200,8 +207,7 @@ def milliseconds(candidate: Candidate, size: Size, outputs: int) -> dict[str, fl
     network = build(candidate, size, outputs).for_inference()
     for module in network.modules():
         if isinstance(module, Inverted):
-            module.around = nn.utils.fusion.fuse_conv_bn_eval(module.around, module.norm)
-            module.norm = nn.Identity()
+            module.fuse()
     result = {"weights": sum(parameter.numel() for parameter in network.parameters()) / 1e6}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -226,7 +232,8 @@ def page(found: dict[str, dict[str, float]], config: Config, steps: int) -> str:
         if candidate.name in found:
             f = found[candidate.name]
             cells = [f"{f['weights']:.1f}", f"{f['ms_1']:.1f}", f"{f['ms_8']:.1f}"]
-            said = [f"{f[name]:.{3 if name == 'expression' else 2}f}" for name in SHOWN]
+            # Few people to measure on may have nobody in a bin of yaw.
+            said = [f"{f[name]:.{3 if name == 'expression' else 2}f}" if name in f else "none" for name in SHOWN]
             rows.append([candidate.title, *cells, *said])
     words = (
         f"Widths of `{config.network.size}`, {steps} steps of {config.optimiser.batch} triplets, "

@@ -9,7 +9,8 @@ one face and eight at a time, milliseconds a face:
     ConvNeXt-atto                      20   22
     EfficientNetV2-like, ReLU to SiLU  21 to 41    21 to 36
 
-Dense convolutions are also what tensor cores are made for. Which of them learns most was not measured.
+Dense convolutions are also what tensor cores are made for. Which of them learns most in the same steps is in
+docs/benchmarks/mgcnet.md (``trainer/compare_networks.py``): inverted residuals a little more, ConvNeXt blocks less.
 
 The mean over the last map, from which such networks usually answer, forgets where things are; poses and landmarks
 need that. So the last map, narrowed, is read place by place beside its mean.

@@ -11,6 +11,7 @@ import torch
 
 from backend.errors import Cancelled, DependencyError
 from backend.face_model.registry import get_model
+from backend.geometry.camera import Camera, intrinsics
 from backend.reconstruction import photometric, photometric_solve
 from backend.reconstruction.fit import Fitter
 from backend.reconstruction.joint import JointFit, fit_together
@@ -20,6 +21,8 @@ from backend.reconstruction.photometric import BLURS_MM, best_shown, refine, ref
 from backend.reconstruction.photometric_face import face_of, normals_and_derivatives
 from backend.reconstruction.photometric_solve import OWN_SKIN, Rows, Solve, Unknowns, normal_equations, sampled
 from backend.reconstruction.pipeline import Pipeline
+from backend.reconstruction.texture import judge
+from backend.reconstruction.texture_view import look
 from backend.rendering.shade import sh_basis, sh_basis_gradient, vertex_normals
 from backend.vision.photo import Photo
 from trainer.data.painter import Painter
@@ -62,6 +65,30 @@ def away_mm(model, identity: np.ndarray, truth: np.ndarray) -> float:
     a, b = a - a.mean(axis=0), b - b.mean(axis=0)
     u, singular, vt = np.linalg.svd(a.T @ b)
     return float(np.linalg.norm(singular.sum() / (a**2).sum() * a @ (u @ vt) - b, axis=1).mean())
+
+
+# --- what counts ------------------------------------------------------------------------------------------
+
+
+def test_dark_fingers_over_a_mouth_do_not_count(model, people):
+    """The texture takes what is dark there for a beard; the refinement must not read light from it."""
+    _, photos, _, fit = people[0]
+    camera, pixels = photos[0], photos[0].pixels.copy()
+    view = Camera(intrinsics(fit.photos[0].focal_px, SIZE, SIZE), fit.photos[0].R, fit.photos[0].t, SIZE, SIZE)
+    face, vertices = face_of(model), model.vertices(fit.identity, fit.photos[0].expression)
+    places = view.project(vertices.astype(np.float64))
+    nose, chin = places[model.regions["nose"], 1].max(), places[model.regions["face"], 1].max()
+    between = slice(int(nose) + 2, int(chin) - 4)
+    pixels[between] = (52, 36, 28)
+    inside = (places[:, 1] > between.start + 6) & (places[:, 1] < between.stop - 6)
+    plain, covered = (shoot(model, each, fit.photos[0]).seen for each in (camera.pixels, pixels))
+    below, above = inside[face.vertices] & (plain > 0.2), places[face.vertices, 1] < nose - 12
+    assert below.sum() > 100
+    assert covered[below].mean() < 0.05 * plain[below].mean()
+    assert covered[above].mean() > 0.7 * plain[above].mean()
+    seen = look(pixels, view, model, face.surface, vertices, None)
+    bearded = judge(seen, view, model, face.surface)[2][face.vertices]
+    assert bearded[below].mean() > 5 * covered[below].mean() + 0.05
 
 
 # --- derivatives ------------------------------------------------------------------------------------------

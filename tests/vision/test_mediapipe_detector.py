@@ -455,3 +455,41 @@ def test_matplotlib_is_not_imported_until_somebody_draws():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "upright, on_its_head, believed",
+    [
+        # (drift, score of the detector): photos that were turned, and people with masks.
+        ((0.0422, 0.69), (0.0078, 0.93), "on its head"),
+        ((0.0279, 0.75), (0.0050, 0.84), "on its head"),
+        ((0.0149, 0.82), (0.0106, 0.60), "upright"),
+        ((0.0194, 0.83), (0.0124, 0.84), "upright"),
+        ((0.0133, 0.84), (0.0287, 0.95), "upright"),
+    ],
+)
+@pytest.mark.parametrize("first", ["upright", "on its head"])
+def test_who_stands_on_his_head_must_be_surer_and_steadier(monkeypatch, upright, on_its_head, believed, first):
+    found = {
+        name: mediapipe_detector._Found(Window(50.0, 50.0, 40.0, angle), score, np.zeros((9, 9, 3), np.uint8), drift)
+        for name, angle, (drift, score) in (("upright", 0.05, upright), ("on its head", 3.1, on_its_head))
+    }
+    rival = found["upright" if first == "on its head" else "on its head"]
+    monkeypatch.setattr(
+        mediapipe_detector.face_search, "turned", lambda *_: [mediapipe_detector.Candidate(rival.window, rival.score)]
+    )
+    monkeypatch.setattr(mediapipe_detector, "_verify", lambda *_: rival)
+    networks = type("Networks", (), {"detect": None})()
+    assert mediapipe_detector._right_way_up(found[first], networks) is found[believed]
+
+
+def test_a_face_on_its_side_is_judged_by_steadiness_alone(monkeypatch):
+    one, other = (
+        mediapipe_detector._Found(Window(50.0, 50.0, 40.0, angle), score, np.zeros((9, 9, 3), np.uint8), drift)
+        for angle, score, drift in ((1.5, 0.9, 0.02), (-1.6, 0.6, 0.01))
+    )
+    monkeypatch.setattr(
+        mediapipe_detector.face_search, "turned", lambda *_: [mediapipe_detector.Candidate(other.window, other.score)]
+    )
+    monkeypatch.setattr(mediapipe_detector, "_verify", lambda *_: other)
+    assert mediapipe_detector._right_way_up(one, type("Networks", (), {"detect": None})()) is other
