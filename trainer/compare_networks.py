@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -29,7 +30,6 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from backend.commands.doctor import cpu_name
 from backend.face_model.file_format import write_atomically
 from backend.geometry.rotation import FRONTAL
 from backend.network.backbone import SIZES, Backbone, Normalised, Size
@@ -237,7 +237,7 @@ def page(found: dict[str, dict[str, float]], config: Config, steps: int) -> str:
             rows.append([candidate.title, *cells, *said])
     words = (
         f"Widths of `{config.network.size}`, {steps} steps of {config.optimiser.batch} triplets, "
-        f"{config.data.validation} triplets of people whom none has seen; times on one core of {cpu_name()}."
+        f"{config.data.validation} triplets of people whom none has seen; times on one core ({platform.machine()})."
     )
     return f"{words}\n\n{table(head, rows)}\n"
 
