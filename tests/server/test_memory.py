@@ -37,7 +37,7 @@ large, photo = sys.argv[2:]
 print(run(large, photo))
 if sys.argv[1] == "cpu":
     peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmPeak"))
-    resource.setrlimit(resource.RLIMIT_AS, ((peak << 10) + (200 << 20), -1))
+    resource.setrlimit(resource.RLIMIT_AS, ((peak << 10) + (180 << 20), -1))
 else:
     import torch
     hold = torch.empty(torch.cuda.mem_get_info()[0] - (8 << 20), dtype=torch.uint8, device="cuda")
