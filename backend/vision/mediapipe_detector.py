@@ -45,7 +45,7 @@ STEADY_DRIFT = 0.016
 # Most faces stay below this; above, the face may stand on its head.
 CALM_DRIFT = 0.008
 # A face that stands on its head is believed against an upright one at its place when it is steadier and the detector
-# is surer of it by this much. It was surer by 0.09 at least in 64 photos that were turned; over masks, where a forehead
+# is surer of it by this much. It was surer by 0.08 at least in 64 photos that were turned; over masks, where a forehead
 # is taken for a chin, by 0.01 at most.
 SURER_ON_ITS_HEAD = 0.05
 # A face behind a camera or a hand moves more; that is believed when both networks are sure.
