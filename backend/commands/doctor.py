@@ -10,10 +10,13 @@ import sys
 from dataclasses import asdict, dataclass
 from importlib import metadata, util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backend import __version__
 from backend.commands import console
+
+if TYPE_CHECKING:
+    from backend.face_model.model import ModelInfo
 
 OK, MISSING, OPTIONAL = "ok", "missing", "optional"
 
@@ -207,6 +210,7 @@ def weights_checks() -> list[Check]:
     """The network that comes with each installed model, and whether it looks at photos without being told to."""
     from backend.face_model.registry import list_models
     from backend.network.choice import default_weights, regress_by_default
+    from backend.network.turned_heads import FILE
     from backend.network.weights_file import read_info
 
     checks = []
@@ -217,13 +221,19 @@ def weights_checks() -> list[Check]:
             use = (
                 "used by default" if regress_by_default(entry.name) else "used with --stages detect,regress,fit,texture"
             )
-            sale = "output may be sold" if info.commercial else "output may NOT be sold"
-            detail = f"{info.name} {info.version}, {use}; licence {info.licence}, {sale}"
-            checks.append(Check("network", entry.name, OK, detail))
+            checks.append(Check("network", entry.name, OK, f"{info.name} {info.version}, {use}; {licence_of(info)}"))
     if not checks:
         detail = "no weights come with this version; your own or the published ones go in with --weights"
         checks.append(Check("network", "weights", OPTIONAL, detail, "docs/training.md"))
+    info = read_info(FILE).info
+    checks.append(Check("network", info.name, OK, f"{info.version}, used by default on every face; {licence_of(info)}"))
     return checks
+
+
+def licence_of(info: ModelInfo) -> str:
+    """Of weights, and whether what is made with them may be sold."""
+    sale = "output may be sold" if info.commercial else "output may NOT be sold"
+    return f"licence {info.licence}, {sale}"
 
 
 def cpu_name() -> str:

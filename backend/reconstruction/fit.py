@@ -161,10 +161,10 @@ class Problem(LandmarkCost):
     def regressed(self) -> torch.Tensor:
         """(B, I) identities that the landmarks say, put right where something was learned about that."""
         assert self.lm.regress is not None
-        answers = self.lm.regress.identity(self.detected, self.trust)
+        answers = self.lm.regress.identity(self.as_detected, self.trust)
         if self.lm.correct is None:
             return answers
-        return self.lm.correct.identity(self.lm.regress.apart(self.detected), answers)
+        return self.lm.correct.identity(self.lm.regress.apart(self.as_detected), answers)
 
     def posed(self, state: State) -> State:
         """The head as it is known so far, put before the camera; from where the network sees it if that costs less."""

@@ -39,7 +39,7 @@ from backend.reconstruction.fit import (
     solve_positive,
 )
 from backend.reconstruction.fusion import IdentityPrior, doubt, fused
-from backend.reconstruction.landmark_cost import POSE, Observation, State
+from backend.reconstruction.landmark_cost import POSE, Observation, State, as_detected
 from backend.reconstruction.landmark_places import places
 
 # Turns of the landmarks' places and everything else, and steps in each: the fifth changes nothing that one would see.
@@ -89,7 +89,7 @@ def regressed(fitter: Fitter, observations: Sequence[Observation]) -> Answers | 
     regress = fitter.lm.regress
     if regress is None:
         return None
-    problem = Problem(fitter, observations)
+    problem = Problem(fitter, [as_detected(o) for o in observations])
     views = views_of(problem.start())
     answers = regress.identity(problem.detected, problem.trust)
     return Answers(*(x.cpu().numpy() for x in (answers, views, doubt(answers, regress.sigma, views))))
@@ -122,6 +122,8 @@ class JointProblem(Problem):
 
     def __init__(self, fitter: Fitter, observations: Sequence[Observation]) -> None:
         super().__init__(fitter, observations)
+        # What the regression and what was learned of it read.
+        self.read_from = [as_detected(observation) for observation in observations]
         size, identity = len(fitter.precision), self.lm.identity_count
         self.shared = torch.arange(POSE, POSE + identity, device=self.lm.device)
         everything = torch.arange(size, device=self.lm.device)
@@ -130,7 +132,8 @@ class JointProblem(Problem):
         self.precision = fitter.precision.clone()
         self.precision[self.shared] = 0.0
         self.precision[:, self.shared] = 0.0
-        alone = fitter.precision[self.shared][:, self.shared]
+        alone = fitter.precision[self.shared][:, self.shared] * self.firmness[:, self.shared].mean()
+        self.firmness[:, self.shared] = 1.0
         self.prior = IdentityPrior(alone.new_zeros(identity), alone, alone.new_ones(identity))
 
     def solve_together(self) -> JointFit:
@@ -157,7 +160,8 @@ class JointProblem(Problem):
         """Take what the regression says of the photos as the identity's prior; the state to start from."""
         state = self.start()
         if self.lm.regress is not None:
-            self.prior = fused(self.regressed(), self.lm.regress.sigma, views_of(state), self.prior.precision)
+            views = views_of(Problem(self.fitter, self.read_from).start())
+            self.prior = fused(self.regressed(), self.lm.regress.sigma, views, self.prior.precision)
         return state
 
     def descend_from(self, state: State) -> tuple[State, int, bool]:

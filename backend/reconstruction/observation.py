@@ -36,7 +36,8 @@ def observe(photo: Photo, face: DetectedFace, landmark_set: str) -> Observation:
         for iris, openness in zip((RIGHT_IRIS, LEFT_IRIS), eye_openness(landmarks)):
             if openness < CLOSED_EYE:
                 trust[list(iris)] = 0.0
-    return Observation(landmarks, photo.width, photo.height, photo.focal_px, trust)
+    before = None if face.as_detected is None or landmark_set != "mediapipe478" else face.as_detected.astype(np.float64)
+    return Observation(landmarks, photo.width, photo.height, photo.focal_px, trust, as_detected=before)
 
 
 def unfitted(

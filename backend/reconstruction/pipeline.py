@@ -24,6 +24,7 @@ from backend.face_model.registry import get_model
 from backend.geometry.camera import Camera, intrinsics
 from backend.network.choice import make_encoder, regress_by_default
 from backend.network.interface import Encoder
+from backend.network.turned_heads import TurnedHeads
 from backend.reconstruction.fit import FitResult, Fitter
 from backend.reconstruction.joint import JointFit
 from backend.reconstruction.landmark_cost import Observation
@@ -69,6 +70,9 @@ class Pipeline:
         heads are what the network says; without both the mean head is posed on the landmarks.
     weights : path, optional
         Of the network for ``regress``; None takes what comes with the project.
+    turned_heads : bool
+        Put landmarks of heads that are turned far right by the network that looks at the picture
+        (:mod:`backend.network.turned_heads`).
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Pipeline:
         texture_size: int | None = 1024,
         stages: Iterable[str] | None = None,
         weights: str | Path | None = None,
+        turned_heads: bool = True,
     ) -> None:
         self.model = model if isinstance(model, FaceModel) else get_model(model)
         self.stages = default_stages(self.model, weights) if stages is None else tuple(stages)
@@ -89,6 +94,7 @@ class Pipeline:
         if "regress" in self.stages:
             self.made_encoder = make_encoder(weights, self.model, self.device)
         self.detector = make_detector(detector)
+        self.turned_heads = TurnedHeads() if turned_heads else None
         self.texture_size = texture_size if "texture" in self.stages else None
         # While the detector loads and looks. What goes wrong here goes wrong again where it is told.
         threading.Thread(target=quietly, args=(self.warm_up,), name="warm-up").start()
@@ -172,7 +178,7 @@ class Pipeline:
         steps.report(outcome.index, "detect", 0.1)
         started = time.perf_counter()
         try:
-            outcome.faces = self.detector.detect(outcome.photo, all_faces=all_faces)
+            outcome.faces = self.faces(outcome.photo, all_faces)
             if not outcome.faces:
                 raise NoFaceError(
                     f"No face was found in {named(outcome.path)}; use a photo where one face is sharp, "
@@ -181,6 +187,11 @@ class Pipeline:
         except MgcFaceError as error:
             outcome.error = error
         outcome.timings_ms["detect"] = elapsed_ms(started)
+
+    def faces(self, photo: Photo, all_faces: bool = False) -> list[DetectedFace]:
+        """The faces of a photo, the largest first; landmarks of those that are turned far put right."""
+        found = self.detector.detect(photo, all_faces=all_faces)
+        return found if self.turned_heads is None else self.turned_heads.put_right(photo, found)
 
     def regress(self, group: list[PhotoOutcome], steps: Steps) -> None:
         """Ask the network about all faces of a group in one batch, but for those of whom it would not be heard."""
@@ -208,7 +219,9 @@ class Pipeline:
         """Which faces the network is asked about."""
         if "fit" not in self.stages or self.fitter.lm.regress is None or not observations:
             return [True] * len(observations)
-        return [yaw >= ASKED_YAW for yaw in self.fitter.rough_yaw(observations)]
+        turned = [yaw >= ASKED_YAW for yaw in self.fitter.rough_yaw(observations)]
+        # Where landmarks were put right they know better: shapes get 1 % worse with its word, poses no better.
+        return [far and seen.as_detected is None for far, seen in zip(turned, observations)]
 
     def fit(self, group: list[PhotoOutcome], steps: Steps) -> None:
         """Solve all faces of a group in one batch."""

@@ -57,6 +57,8 @@ class DetectedFace:
         detector measured it.
     cropped : bool
         The face reaches beyond the photo's border.
+    as_detected : (478, 2) float32 or None
+        Where the detector had ``mediapipe478``, if the landmarks have been put right since.
     """
 
     box: np.ndarray
@@ -65,3 +67,4 @@ class DetectedFace:
     depth_mediapipe478: np.ndarray | None
     noise_px: dict[str, np.ndarray]
     cropped: bool
+    as_detected: np.ndarray | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -46,8 +48,12 @@ def seen(model, landmark_set: str, seed: int) -> Observation:
 
 def moved_problem(model, fitter, seed: int):
     """A problem, and a state of it that is neither a start nor an end, with expressions at both bounds."""
-    problem = Problem(fitter, [seen(model, fitter.lm.name, seed)])
+    observation = seen(model, fitter.lm.name, seed)
+    if seed % 2:
+        observation = replace(observation, as_detected=observation.landmarks)
+    problem = Problem(fitter, [observation])
     state = problem.start()
+    problem.expected = torch.full_like(problem.expected, 0.1)
     rng = np.random.default_rng(seed)
     away = rng.normal(0.0, 0.3, state.coefficients.shape)
     state.coefficients = torch.as_tensor(away).clamp(fitter.lower, fitter.upper)
@@ -61,13 +67,17 @@ def kernel_view(problem, state):
     b = 0
     parts = [problem.detected, problem.trust, problem.middle, problem.focal_prior, problem.normals]
     arrays = [part[b].numpy() for part in parts]
-    photo = fit_kernel.Seen(*arrays, float(problem.unit[b]), problem.expected[b].numpy())
+    expected, firmness = problem.expected[b].numpy(), float(problem.firmness[b, POSE])
+    photo = fit_kernel.Seen(*arrays, float(problem.unit[b]), expected, firmness)
     return photo, state.rotation[b].numpy(), state.pose[b].numpy(), state.coefficients[b].numpy()
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_solve_ends_where_its_twin_ends(model, fitter, seed):
+@pytest.mark.parametrize("put_right", [False, True])
+def test_a_solve_ends_where_its_twin_ends(model, fitter, seed, put_right):
     observation = seen(model, fitter.lm.name, seed)
+    if put_right:
+        observation = replace(observation, as_detected=observation.landmarks + np.array([3.0, 0.0]))
     fast, slow = (f.fit([observation])[0] for f in (fitter, Fitter(fitter.lm, compiled=False)))
     assert (fast.iterations, fast.converged) == (slow.iterations, slow.converged)
     for name in ("identity", "expression", "R", "t", "projected", "sigma_identity"):

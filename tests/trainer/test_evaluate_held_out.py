@@ -166,15 +166,21 @@ def test_rows_gains_and_the_verdict():
     assert list(rows) == [
         *("yaw 0 to 30", "yaw 30 to 60", "yaw 60 to 90", "yaw beyond 45", "hand", "any occluder"),
     ]
-    assert gain(rows["yaw beyond 45"]) == pytest.approx(30.0) and gain(rows["yaw 0 to 30"]) == pytest.approx(-1.0)
+    assert gain(rows["yaw beyond 45"], "both") == pytest.approx(30.0)
+    assert gain(rows["yaw 0 to 30"], "both") == pytest.approx(-1.0)
+    assert gain(rows["yaw 0 to 30"], "refined") is None
     assert rows["yaw 0 to 30"]["photos"] == 1, "a face with something before it is not in the rows by yaw"
     text = page(found)
-    assert "| yaw beyond 45 | 2 of 2 | 2.000 | 1.500 | 2.000 | 1.400 | +30.0 % | 4.00 | 3.00 | 2.00 |" in text
+    assert "| yaw beyond 45 | 2 of 2 | 2.000 | 1.500 | 2.000 | 1.400 | +30.0 % |  | 4.00 | 3.00 | 2.00 |" in text
     assert "yaw beyond 45 +30.0 % (at least +15 % is wanted: reached)" in text
     assert "any occluder +10.0 % (at least +15 % is wanted: missed)" in text
     assert "yaw 0 to 30 -1.0 % (at least -2 % is wanted: reached)" in text
     alone = [replace(item, shape_mm={"fit": 1.0, "mean_face": 2.0}, rotation_degrees={"fit": 1.0}) for item in results]
-    assert "No network was measured; name one with --weights." in page(figures(alone))
+    assert "Encoder and fit: not measured. As shipped: that, refined: not measured." in page(figures(alone))
+    shape = {"fit": 1.0, "refined": 0.5, "mean_face": 2.0}
+    shipped = [replace(item, shape_mm=shape, rotation_degrees={"fit": 1.0, "refined": 1.0}) for item in results]
+    said = "As shipped: that, refined, against the fit alone, all sources: yaw beyond 45 +50.0 %"
+    assert said in page(figures(shipped))
 
 
 def test_identity_by_method():
@@ -195,7 +201,7 @@ def test_identity_by_method():
     rank = {name: row["rank1"]["cosine"]["neutral_to_smiling"] for name, row in found["methods"].items()}
     assert rank["both"] == 6 > rank["fit"]
     text = held_out_identity.page(found)
-    assert "| rule | fit alone | network and fit |" in text and "6 and 6 of 6" in text
+    assert "| rule | fit alone | encoder and fit |" in text and "6 and 6 of 6" in text
 
 
 # --- the runner -------------------------------------------------------------------------------------------

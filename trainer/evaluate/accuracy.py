@@ -256,18 +256,21 @@ def make_bench(
     if reconstruct is not None:
         return Bench(model, reconstruct, data)
     pipeline = Pipeline(model, texture_size=None, weights=weights)
+    put_right = pipeline.turned_heads
 
-    def method(*stages: str) -> Reconstruct:
+    def method(*stages: str, turned_heads: bool) -> Reconstruct:
         def reconstructed(photo: Photo) -> Sequence[Reconstruction]:
-            pipeline.stages = stages
+            pipeline.stages, pipeline.turned_heads = stages, put_right if turned_heads else None
             return pipeline.reconstruct_photo(photo)
 
         return reconstructed
 
-    methods = {"fit": method("detect", "fit")}
+    methods = {"fit": method("detect", "fit", turned_heads=False)}
     if weights is not None or default_weights(model.info.name) is not None:
-        methods = {"regress": method("detect", "regress"), **methods, "both": method("detect", "regress", "fit")}
-    usual = method(*(stage for stage in pipeline.stages if stage != "texture"))
+        alone = method("detect", "regress", turned_heads=False)
+        methods = {"regress": alone, **methods, "both": method("detect", "regress", "fit", turned_heads=False)}
+    methods["turned"] = method("detect", "fit", turned_heads=True)
+    usual = method(*(stage for stage in pipeline.stages if stage != "texture"), turned_heads=True)
     if "refine" in pipeline.stages:
         methods["refined"] = usual
     return Bench(model, usual, data, methods)

@@ -141,7 +141,7 @@ def measure(task: Task, reconstruct: object = None) -> Result:
     observations, shown = [], []
     for photo in task.photos():
         try:
-            faces = pipeline.detector.detect(photo)
+            faces = pipeline.faces(photo)
         except MgcFaceError:
             faces = []
         if faces:

@@ -90,7 +90,7 @@ def measure(task: Task, reconstruct: object = None) -> Result:
     observations, shown = [], []
     for photo in photos:
         try:
-            faces = pipeline.detector.detect(photo)
+            faces = pipeline.faces(photo)
         except MgcFaceError:
             continue
         for face in faces[:1]:

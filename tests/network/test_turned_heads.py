@@ -1,0 +1,203 @@
+"""Landmarks of turned heads: how a face is laid upright, what is moved and what is not, on drawn people and a photo."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+
+from backend.errors import WeightsError
+from backend.face_model.registry import get_model
+from backend.geometry.rotation import head_euler_degrees, rotation_from_head_euler
+from backend.network import turned_heads
+from backend.network.turned_heads import LANDMARK_SET, SIDE, TurnedHeads, align, load_turned_heads, shipped_network
+from backend.reconstruction.fit import Fitter
+from backend.reconstruction.landmark_model import LandmarkModel
+from backend.reconstruction.observation import observe
+from backend.vision.crop import Reduced
+from backend.vision.landmark_sets import ibug68_from_mediapipe
+from backend.vision.mediapipe_detector import MediaPipeDetector
+from backend.vision.photo import DetectedFace, Photo
+from trainer.data.painter import Painter
+from trainer.data.people import draw_person
+from trainer.learn_correction import LOOKED_AT
+from trainer.learn_turned_heads import true_landmarks
+
+# Nobody in skins of photos, and nobody whose seed is learned from.
+SEEDS = (9_700_001, 9_700_003, 9_700_004, 9_700_006)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return get_model("open-head")
+
+
+@pytest.fixture(scope="module")
+def lm(model):
+    return LandmarkModel(model, LANDMARK_SET)
+
+
+@pytest.fixture(scope="module")
+def turned(model, lm):
+    """Photo, detected face, true landmarks and rotation of people turned by 55 to 70 degrees."""
+    painter, found = Painter(model), []
+    with MediaPipeDetector() as detector:
+        for place, seed in enumerate(SEEDS):
+            person = draw_person(model, seed, size=500)
+            camera = person.camera
+            R = rotation_from_head_euler((55.0 + 5.0 * place) * (-1.0) ** place)
+            t = camera.t + camera.R @ LOOKED_AT - R @ LOOKED_AT
+            person = replace(person, camera=replace(camera, R=R, t=t))
+            photo = Photo(painter.paint(person, seed))
+            faces = detector.detect(photo)
+            assert faces, "the detector must find them for this to say anything"
+            found.append((photo, faces[0], true_landmarks(lm, person), R))
+    return found
+
+
+def degrees(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.degrees(np.arccos(np.clip((np.trace(a @ b.T) - 1.0) / 2.0, -1.0, 1.0))))
+
+
+# --- upright ------------------------------------------------------------------------------------------------
+
+
+def test_a_face_however_it_lies_is_brought_to_the_shape_and_back():
+    rng = np.random.default_rng(0)
+    shape = rng.normal(size=(478, 2))
+    shape -= shape[: turned_heads.FACE_LANDMARKS].mean(axis=0)
+    angle, size, place = 2.1, 37.0, np.array([400.0, 250.0])
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    pixels = (size * shape @ turn.T + place)[None]
+    lies = align(pixels, shape)
+    np.testing.assert_allclose(lies.to_radii(pixels)[0], shape, atol=1e-9)
+    moves = rng.normal(size=(1, 478, 2))
+    moved = lies.to_radii(pixels + lies.moves_to_pixels(moves))
+    np.testing.assert_allclose(moved[0], shape + moves[0], atol=1e-9)
+    # The crop is the square about the face, upright with it.
+    reach = turned_heads.REACH
+    corners = np.array([[-reach, -reach], [reach, -reach], [0.0, 0.0]])
+    seen = lies.window(0).to_crop(size * corners @ turn.T + place, SIDE)
+    np.testing.assert_allclose(seen, [[0.0, 0.0], [SIDE, 0.0], [SIDE / 2, SIDE / 2]], atol=1e-9)
+
+
+def test_the_upright_rotation_does_not_know_how_the_photo_was_held(model):
+    points = model.landmark_points(model.mean.astype(np.float64), LANDMARK_SET)
+    shape = points[:, :2] * [1.0, -1.0]
+    R = rotation_from_head_euler(50.0, 10.0)
+    found = []
+    for roll in (0.0, 0.7, -2.5):
+        held = np.array([[np.cos(roll), -np.sin(roll), 0], [np.sin(roll), np.cos(roll), 0], [0, 0, 1]]) @ R
+        pixels = (1000.0 * (points @ held.T)[:, :2] + 300.0)[None]
+        found.append(align(pixels, shape).upright(held[None])[0])
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], atol=1e-9)
+
+
+# --- what is moved ------------------------------------------------------------------------------------------
+
+
+def test_turned_heads_get_their_landmarks_and_poses(turned, lm):
+    put_right, fitter = TurnedHeads(), Fitter(lm)
+    before, after, pose_before, pose_after = [], [], [], []
+    for photo, face, true, R in turned:
+        (better,) = put_right.put_right(photo, [face])
+        assert better.as_detected is not None
+        np.testing.assert_array_equal(better.as_detected, face.landmarks[LANDMARK_SET])
+        new = better.landmarks[LANDMARK_SET]
+        np.testing.assert_array_equal(better.landmarks["ibug68"], ibug68_from_mediapipe(new))
+        np.testing.assert_array_equal(better.box, [*new.min(axis=0), *new.max(axis=0)])
+        height = np.ptp(true[:, 1])
+        for found, figures in ((face.landmarks[LANDMARK_SET], before), (new, after)):
+            figures.append(np.linalg.norm(found - true, axis=1).mean() / height)
+        for seen, figures in ((face, pose_before), (better, pose_after)):
+            figures.append(degrees(fitter.fit([observe(photo, seen, LANDMARK_SET)])[0].R, R))
+    assert np.mean(after) < 0.6 * np.mean(before)
+    assert np.mean(pose_after) < 0.6 * np.mean(pose_before) and np.mean(pose_after) < 8.0
+
+
+def test_the_regression_goes_on_reading_what_was_detected(turned, lm):
+    photo, face, *_ = turned[0]
+    (better,) = TurnedHeads().put_right(photo, [face])
+    fitter = Fitter(lm)
+    from backend.reconstruction.fit import Problem
+
+    said = [Problem(fitter, [observe(photo, seen, LANDMARK_SET)]).regressed() for seen in (face, better)]
+    torch.testing.assert_close(said[0], said[1])
+
+
+def test_who_looks_into_the_camera_is_left_alone():
+    photo = Photo(skimage.data.astronaut())
+    with MediaPipeDetector() as detector:
+        faces = detector.detect(photo)
+    put_right = TurnedHeads()
+    assert put_right.put_right(photo, faces)[0] is faces[0]
+    assert put_right.put_right(photo, []) == []
+
+
+def test_faces_of_a_detector_with_other_landmarks_are_left_alone():
+    face = DetectedFace(np.zeros(4), 1.0, {"ibug68": np.zeros((68, 2), np.float32)}, None, {}, False)
+    assert TurnedHeads().put_right(Photo(np.zeros((9, 9, 3), np.uint8)), [face]) == [face]
+
+
+def test_the_more_a_head_is_turned_the_more_is_moved(turned):
+    """A network that says the same of all but the rotation: nothing at 25 degrees, all from 40 on."""
+
+    class Says(torch.nn.Module):
+        shape = shipped_network().shape
+        numbers, moved = shipped_network().numbers, shipped_network().moved
+        yaw = 0.0
+
+        def forward(self, crops, numbers):
+            assert crops.shape == (1, SIDE, SIDE, 3) and 0.0 <= float(crops.min()) <= float(crops.max()) <= 1.0
+            R = torch.as_tensor(rotation_from_head_euler(self.yaw), dtype=torch.float32)[None]
+            return torch.ones(1, turned_heads.MOVES), R
+
+    photo, face, *_ = turned[0]
+    network, far = Says(), {}
+    for yaw in (20.0, 25.0, 32.5, 40.0, -40.0, 70.0):
+        network.yaw = yaw
+        (found,) = TurnedHeads(network).put_right(photo, [face])
+        far[yaw] = np.linalg.norm(found.landmarks[LANDMARK_SET] - face.landmarks[LANDMARK_SET], axis=1).mean()
+    assert far[20.0] == far[25.0] == 0.0
+    assert far[32.5] == pytest.approx(0.5 * far[40.0], rel=0.01)
+    assert far[40.0] > 0.0 and far[70.0] == pytest.approx(far[40.0]) and far[-40.0] == pytest.approx(far[40.0])
+
+
+def test_a_mirrored_head_is_turned_the_other_way(turned):
+    network = shipped_network()
+    photo, face, *_ = turned[1]
+    detected = face.landmarks[LANDMARK_SET].astype(np.float64)[None]
+    lies = align(detected, network.shape.double().numpy())
+    window = lies.window(0)
+    crop = torch.from_numpy(Reduced(photo.pixels, window, SIDE).crop(window)[None]).float() / 255.0
+    aligned = torch.as_tensor(lies.to_radii(detected), dtype=torch.float32)
+    mirror = aligned[:, torch.as_tensor(turned_heads_mirror())] * torch.tensor([-1.0, 1.0])
+    with torch.no_grad():
+        yaws = [
+            head_euler_degrees(network(picture, network.numbers(points))[1][0].double().numpy())["yaw"]
+            for picture, points in ((crop, aligned), (crop.flip(2), mirror))
+        ]
+    assert abs(yaws[0]) > 30.0 and yaws[0] + yaws[1] == pytest.approx(0.0, abs=8.0)
+
+
+def turned_heads_mirror() -> np.ndarray:
+    from backend.vision.landmark_sets import MIRROR
+
+    return np.asarray(MIRROR)
+
+
+# --- the file -----------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_none_of_this_network_is_refused(tmp_path):
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(turned_heads.FILE.read_bytes()[:1000])
+    with pytest.raises(WeightsError, match="is not a weights file or is damaged"):
+        load_turned_heads(broken)
+    other = turned_heads.FILE.parent / "encoder_open-head.safetensors"
+    with pytest.raises(WeightsError, match="holds weights of the network"):
+        load_turned_heads(other)
