@@ -215,14 +215,14 @@ class TurnedHeads:
         if part == 0.0:
             return face
         moves = lies.moves_to_pixels(network.moved(along).double().numpy())[0]
-        return with_landmarks(face, (detected + part * moves).astype(np.float32))
+        return with_landmarks(face, (detected + part * moves).astype(np.float32), part)
 
 
-def with_landmarks(face: DetectedFace, landmarks: np.ndarray) -> DetectedFace:
+def with_landmarks(face: DetectedFace, landmarks: np.ndarray, part: float) -> DetectedFace:
     """A face whose (478, 2) landmarks are elsewhere; it remembers where the detector had them."""
     box = np.concatenate([landmarks.min(axis=0), landmarks.max(axis=0)])
     found = {**face.landmarks, LANDMARK_SET: landmarks, "ibug68": ibug68_from_mediapipe(landmarks)}
-    return replace(face, box=box, landmarks=found, as_detected=face.landmarks[LANDMARK_SET])
+    return replace(face, box=box, landmarks=found, as_detected=face.landmarks[LANDMARK_SET], moved=part)
 
 
 def load_turned_heads(path: Path) -> TurnedHeadsNetwork:

@@ -41,7 +41,7 @@ POSE = 7  # omega, tau, log_scale, log_depth
 CAUCHY_SCALE = 3.0
 # Of turned heads the regression says little, and landmarks that were put right more than others: they may move the
 # identity four times as far. On invented people beyond 45 degrees shapes are 3.5 % better so; 6 times: as good.
-PUT_RIGHT_FIRMNESS = 4.0**-2
+PUT_RIGHT_LOOSER = 4.0
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class Observation:
     as_detected : (L, 2) float, optional
         Where the detector had the landmarks, if they have been put right since. The regression, which learned what
         a detector does, reads these.
+    moved : float
+        How much of what puts landmarks right was done, 0 to 1.
     """
 
     landmarks: np.ndarray
@@ -72,13 +74,14 @@ class Observation:
     trust: np.ndarray | None = None
     opinion: Opinion | None = None
     as_detected: np.ndarray | None = None
+    moved: float = 0.0
 
 
 def as_detected(observation: Observation) -> Observation:
     """The same with landmarks where the detector had them."""
     if observation.as_detected is None:
         return observation
-    return replace(observation, landmarks=observation.as_detected, as_detected=None)
+    return replace(observation, landmarks=observation.as_detected, as_detected=None, moved=0.0)
 
 
 @dataclass
@@ -157,9 +160,10 @@ class LandmarkCost:
         self.normals = outward_normals(self.detected[:, self.lm.contour], self.lm.contour_closed)
         self.opinions = Opinions(self.lm, [o.opinion for o in observations])
         self.firmness = torch.ones(len(observations), len(self.precision), **like)
-        moved = torch.tensor([o.as_detected is not None for o in observations], device=self.lm.device)
         if self.lm.regress is not None:
-            self.firmness[moved, POSE : POSE + self.lm.identity_count] = PUT_RIGHT_FIRMNESS
+            moved = tensor([o.moved for o in observations])
+            looser = 1.0 + (PUT_RIGHT_LOOSER - 1.0) * moved[:, None]
+            self.firmness[:, POSE : POSE + self.lm.identity_count] = looser**-2
 
     # -- the model, forward ----------------------------------------------------------------------
 

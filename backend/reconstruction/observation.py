@@ -37,7 +37,7 @@ def observe(photo: Photo, face: DetectedFace, landmark_set: str) -> Observation:
             if openness < CLOSED_EYE:
                 trust[list(iris)] = 0.0
     before = None if face.as_detected is None or landmark_set != "mediapipe478" else face.as_detected.astype(np.float64)
-    return Observation(landmarks, photo.width, photo.height, photo.focal_px, trust, as_detected=before)
+    return Observation(landmarks, photo.width, photo.height, photo.focal_px, trust, None, before, face.moved)
 
 
 def unfitted(

@@ -59,6 +59,8 @@ class DetectedFace:
         The face reaches beyond the photo's border.
     as_detected : (478, 2) float32 or None
         Where the detector had ``mediapipe478``, if the landmarks have been put right since.
+    moved : float
+        How much of what puts them right was done, 0 to 1.
     """
 
     box: np.ndarray
@@ -68,3 +70,4 @@ class DetectedFace:
     noise_px: dict[str, np.ndarray]
     cropped: bool
     as_detected: np.ndarray | None = None
+    moved: float = 0.0

@@ -50,7 +50,7 @@ def moved_problem(model, fitter, seed: int):
     """A problem, and a state of it that is neither a start nor an end, with expressions at both bounds."""
     observation = seen(model, fitter.lm.name, seed)
     if seed % 2:
-        observation = replace(observation, as_detected=observation.landmarks)
+        observation = replace(observation, as_detected=observation.landmarks, moved=1.0)
     problem = Problem(fitter, [observation])
     state = problem.start()
     problem.expected = torch.full_like(problem.expected, 0.1)
@@ -77,7 +77,7 @@ def kernel_view(problem, state):
 def test_a_solve_ends_where_its_twin_ends(model, fitter, seed, put_right):
     observation = seen(model, fitter.lm.name, seed)
     if put_right:
-        observation = replace(observation, as_detected=observation.landmarks + np.array([3.0, 0.0]))
+        observation = replace(observation, as_detected=observation.landmarks + np.array([3.0, 0.0]), moved=0.7)
     fast, slow = (f.fit([observation])[0] for f in (fitter, Fitter(fitter.lm, compiled=False)))
     assert (fast.iterations, fast.converged) == (slow.iterations, slow.converged)
     for name in ("identity", "expression", "R", "t", "projected", "sigma_identity"):
