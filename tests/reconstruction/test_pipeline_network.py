@@ -280,10 +280,11 @@ def test_doctor_and_bench_know_the_network(mgcface, weights, monkeypatch, tmp_pa
     from backend.commands import bench, doctor
 
     monkeypatch.setattr(choice, "DATA", tmp_path)
-    (none,) = doctor.weights_checks()
+    none, turned_heads = doctor.weights_checks()
+    assert turned_heads.name == "turned-heads" and turned_heads.state == "ok" and "may be sold" in turned_heads.detail
     assert none.state == "optional" and "--weights" in none.detail
     (tmp_path / "encoder_open-head.safetensors").write_bytes(weights.read_bytes())
-    (mine,) = doctor.weights_checks()
+    mine, _ = doctor.weights_checks()
     assert mine.state == "ok" and "mine 1, used with --stages" in mine.detail and "may be sold" in mine.detail
     request = bench.Request(photo=EXAMPLE, texture="none", weights=weights, repeats=1)
     pipeline = bench.load_pipeline(request)
