@@ -226,7 +226,7 @@ def see(blocks: int, workers: int, skins: Path | None, folder: Path) -> Seen:
 
 @dataclass
 class Lesson:
-    """Tensors of N faces: :class:`Seen`, numbers of the shape (N, C) and moves (N, L, 2), radii."""
+    """Tensors of N faces, as in :class:`Seen`; ``moves`` (N, L, 2) is what is wanted less what is detected, radii."""
 
     crop: torch.Tensor
     aligned: torch.Tensor
