@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ from backend.reconstruction.regress import RegressStage
 from backend.rendering.tone import linear_to_srgb, srgb_to_linear
 from trainer.data.occluders import Capsules, draw_over, hands_and_locks
 from trainer.data.painter import Painter
-from trainer.data.people import Person, draw_person
+from trainer.data.people import Person, draw_person, turned
 from trainer.data.skins import unwrap_skins
 from trainer.measure_detector import LANDMARKS, Mirror, detections
 from trainer.measure_views import fingerprint
@@ -40,8 +40,6 @@ FIRST_SEED = 1_020_000
 
 # How many are turned anyhow, up to where no detector finds them, and how many have something before the face.
 TURNED, LARGEST_YAW, COVERED = 0.25, 88.0, 0.2
-# What the camera of a drawn person looks at, model space, metres.
-LOOKED_AT = np.array([0.0, 0.0, 0.05])
 
 # Numbers of the landmarks' shape and of an answer, directions in which answers are put right, hidden units.
 SHAPE_NUMBERS, ANSWER_NUMBERS, HIDDEN = 64, 32, 160
@@ -65,10 +63,8 @@ def difficult_person(model: FaceModel, seed: int) -> tuple[Person, bool, np.rand
     person = draw_person(model, seed)
     rng = np.random.default_rng([seed, 77])
     if rng.random() < TURNED:
-        camera = person.camera
         R = rotation_from_head_euler(rng.uniform(-LARGEST_YAW, LARGEST_YAW), rng.normal(0, 10), rng.normal(0, 8))
-        place = camera.t + camera.R @ LOOKED_AT - R @ LOOKED_AT
-        person = replace(person, camera=replace(camera, R=R, t=place))
+        person = turned(person, R)
     return person, rng.random() < COVERED, rng
 
 

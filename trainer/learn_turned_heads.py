@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -50,10 +50,10 @@ from backend.vision.landmark_sets import MIRROR
 from backend.vision.mediapipe_detector import MediaPipeDetector
 from backend.vision.photo import Photo
 from trainer.data.painter import Painter
-from trainer.data.people import Person, draw_person
+from trainer.data.people import Person, draw_person, turned
 from trainer.data.skins import unwrap_skins
 from trainer.data.synthetic import Head, SyntheticFaces
-from trainer.learn_correction import LARGEST_YAW, LOOKED_AT
+from trainer.learn_correction import LARGEST_YAW
 from trainer.measure_detector import mean_shape
 from trainer.train.loop import joined
 
@@ -159,12 +159,10 @@ class Drawer:
 
 def turned_person(model: FaceModel, seed: int) -> Person:
     """The person of a seed, turned to either side."""
-    person = draw_person(model, seed)
-    rng, camera = np.random.default_rng([seed, 78]), person.camera
+    rng = np.random.default_rng([seed, 78])
     yaw = rng.uniform(LEAST_YAW, LARGEST_YAW) * rng.choice([-1.0, 1.0])
     R = rotation_from_head_euler(yaw, rng.normal(0.0, 10.0), rng.normal(0.0, 8.0))
-    place = camera.t + camera.R @ LOOKED_AT - R @ LOOKED_AT
-    return replace(person, camera=replace(camera, R=R, t=place))
+    return turned(draw_person(model, seed), R)
 
 
 def true_landmarks(lm: LandmarkModel, person: Person) -> np.ndarray:
@@ -311,9 +309,8 @@ def train(network: TurnedHeadsNetwork, learned: Lesson) -> None:
         total = 0.0
         for chosen in torch.randperm(len(numbers)).split(BATCH)[: len(numbers) // BATCH]:
             part = learned.of(chosen)
-            now = loss(
-                network, shaken(part.crop), numbers[chosen] + SHAKE * torch.randn(len(chosen), SHAPE_NUMBERS), part
-            )
+            read = numbers[chosen] + SHAKE * torch.randn(len(chosen), SHAPE_NUMBERS)
+            now = loss(network, shaken(part.crop), read, part)
             optimiser.zero_grad()
             now.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 5.0)
@@ -328,10 +325,8 @@ def train(network: TurnedHeadsNetwork, learned: Lesson) -> None:
 @torch.no_grad()
 def report(network: TurnedHeadsNetwork, others: Lesson) -> list[str]:
     """Of faces not learned from, by true yaw: how far landmarks are off as detected and put right, and the rotation."""
-    answers = [
-        network(c.float() / 255.0, network.numbers(a))
-        for c, a in zip(others.crop.split(128), others.aligned.split(128))
-    ]
+    groups = zip(others.crop.split(128), others.aligned.split(128))
+    answers = [network(crops.float() / 255.0, network.numbers(aligned)) for crops, aligned in groups]
     along, R = (torch.cat(parts) for parts in zip(*answers))
     off = [others.moves, others.moves - network.moved(along)]
     before, after = (RADIUS_MM * each[:, :FACE_LANDMARKS].norm(dim=2).mean(dim=1).numpy() for each in off)

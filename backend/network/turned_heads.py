@@ -28,7 +28,7 @@ from backend.geometry.rotation import head_euler_degrees
 from backend.network.backbone import Normalised, Unit
 from backend.network.weights_file import load_weights
 from backend.vision.crop import Reduced, Window
-from backend.vision.landmark_sets import ibug68_from_mediapipe
+from backend.vision.landmark_sets import IRISES, ibug68_from_mediapipe
 from backend.vision.photo import DetectedFace, Photo
 
 FILE = Path(__file__).parent / "data" / "turned_heads.safetensors"
@@ -41,7 +41,7 @@ SIDE, REACH = 64, 2.0
 WIDTHS = (24, 32, 64, 96, 128)
 SHAPE_NUMBERS, MOVES, HIDDEN = 64, 80, 320
 # The last landmarks are the irises, which say nothing of how a face lies.
-FACE_LANDMARKS = 468
+FACE_LANDMARKS = min(IRISES)
 # Numbers of the shape are bounded, in standard deviations: it has seen nothing beyond.
 LARGEST_NUMBER = 6.0
 

@@ -5,7 +5,6 @@ python docs/images/draw_turned_heads.py
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,7 @@ from backend.geometry.rotation import rotation_from_head_euler
 from backend.reconstruction.pipeline import Pipeline
 from backend.vision.photo import Photo
 from trainer.data.painter import Painter
-from trainer.data.people import draw_person
-from trainer.learn_correction import LOOKED_AT
+from trainer.data.people import draw_person, turned
 
 # Nobody else's seeds, with yaw in degrees.
 PEOPLE = ((9_710_002, 68.0), (9_710_003, -60.0), (9_710_005, 75.0))
@@ -31,9 +29,7 @@ def main() -> None:
     put_right = pipeline.turned_heads
     for seed, yaw in PEOPLE:
         person = draw_person(pipeline.model, seed, size=SIZE, neutral=True)
-        camera, R = person.camera, rotation_from_head_euler(yaw)
-        camera = replace(camera, R=R, t=camera.t + camera.R @ LOOKED_AT - R @ LOOKED_AT)
-        photo = Photo(painter.paint(replace(person, camera=camera), seed))
+        photo = Photo(painter.paint(turned(person, rotation_from_head_euler(yaw)), seed))
         panels = [Image.fromarray(photo.pixels)]
         for network in (None, put_right):
             pipeline.turned_heads = network

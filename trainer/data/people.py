@@ -8,7 +8,7 @@ Symbols: V vertices, I identity modes, E expressions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from backend.reconstruction.priors import symmetric_pairs
 
 # Spread of identity coefficients among the people drawn, in standard deviations of the model.
 IDENTITY_SIGMA = 0.8
+
+# What the camera of a drawn person looks at, model space, metres.
+LOOKED_AT = np.array([0.0, 0.0, 0.05])
 
 # Movements that come together: of a photo that shows one of them, the shapes and how strong at most.
 TOGETHER = (
@@ -87,7 +90,7 @@ def draw_camera(rng: np.random.Generator, size: int, yaw_sigma: float = 22.0) ->
     distance = float(np.exp(rng.normal(np.log(0.8), 0.6)).clip(0.25, 3.0))
     pixels_per_metre = size * rng.uniform(0.5, 0.75) / 0.2
     offset = rng.uniform(-0.02, 0.02, 2)
-    translation = np.array([offset[0], offset[1], distance]) - rotation @ np.array([0.0, 0.0, 0.05])
+    translation = np.array([offset[0], offset[1], distance]) - rotation @ LOOKED_AT
     return Camera(intrinsics(pixels_per_metre * distance, size, size), rotation, translation, size, size)
 
 
@@ -98,3 +101,10 @@ def draw_person(model: FaceModel, seed: int, size: int = 320, neutral: bool = Fa
     expression = np.zeros(len(model.expression)) if neutral else draw_expression(model, rng)
     camera = draw_camera(rng, size)
     return Person(identity, expression, model.vertices(identity, expression), camera)
+
+
+def turned(person: Person, R: np.ndarray) -> Person:
+    """The same before the same camera at the same place, the head turned to (3, 3) ``R``."""
+    camera = person.camera
+    place = camera.t + camera.R @ LOOKED_AT - R @ LOOKED_AT
+    return replace(person, camera=replace(camera, R=R, t=place))
