@@ -104,34 +104,53 @@ def learn(seen: Seen, model: FaceModel, regress: RegressStage, seed: int = 0) ->
     truth = torch.as_tensor(seen.identity, dtype=torch.float64)
     learned = torch.arange(len(truth)) % HELD_OUT != HELD_OUT - 1
     metres = torch.as_tensor(mean_distance_map(model))
-    wrong = (truth - answers) @ metres.mT
+    mirror = Mirror.of(model)
+    seen_so = None if mirror is None else mirror.shapes(apart.unflatten(1, (-1, 2))).flatten(1)
+    correction = correction_of(Told(apart, seen_so, answers, truth), learned, metres, mirror)
+    put_right = CorrectStage(correction, truth.device, truth.dtype).identity(apart, answers)
+    return correction, report(seen, ~learned.numpy(), truth, answers, put_right, metres)
+
+
+@dataclass
+class Told:
+    """What is known of N people: what is read of their landmarks ``apart`` (N, R) and ``mirrored`` (N, R), as a mirror
+    would show them, the ``answers`` (N, I) so far, and the ``truth`` (N, I)."""
+
+    apart: torch.Tensor
+    mirrored: torch.Tensor | None
+    answers: torch.Tensor
+    truth: torch.Tensor
+
+
+def correction_of(
+    told: Told, learned: torch.Tensor, metres: torch.Tensor, mirror: Mirror | None, numbers: int = SHAPE_NUMBERS
+) -> Correction:
+    """Learned from those people of N that ``learned`` (N,) says; ``metres`` as of :func:`mean_distance_map`."""
+    wrong = (told.truth - told.answers) @ metres.mT
     # Directions in which answers are wrong, by how far the face moves.
     ways = torch.linalg.svd(wrong[learned].mT @ wrong[learned])[0][:, :ANSWER_NUMBERS]
-    components = torch.linalg.svd(apart[learned][:8000], full_matrices=False)[2][:SHAPE_NUMBERS]
+    components = torch.linalg.svd(told.apart[learned][:8000], full_matrices=False)[2][:numbers]
     rows = [components, (metres.mT @ ways).mT]
-    read = torch.cat([apart @ rows[0].mT, answers @ rows[1].mT], dim=1)
+    read = torch.cat([told.apart @ rows[0].mT, told.answers @ rows[1].mT], dim=1)
     spread = read[learned].std(dim=0)
-    shape_rows, answer_rows = rows[0] / spread[:SHAPE_NUMBERS, None], rows[1] / spread[SHAPE_NUMBERS:, None]
+    shape_rows, answer_rows = rows[0] / spread[:numbers, None], rows[1] / spread[numbers:, None]
     middle = read[learned].mean(dim=0) / spread
 
     def standard(apart: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
         read = torch.cat([apart @ shape_rows.mT, answers @ answer_rows.mT], dim=1) - middle
         return read.clamp(-LARGEST_INPUT, LARGEST_INPUT).float()
 
-    inputs, targets = [standard(apart, answers)[learned]], [(wrong @ ways)[learned].float()]
-    mirror = Mirror.of(model)
-    if mirror is not None:
-        seen_so = mirror.shapes(apart.unflatten(1, (-1, 2))).flatten(1)
-        inputs.append(standard(seen_so, mirror.identities(answers))[learned])
-        targets.append(((mirror.identities(truth - answers) @ metres.mT) @ ways)[learned].float())
+    inputs, targets = [standard(told.apart, told.answers)[learned]], [(wrong @ ways)[learned].float()]
+    if mirror is not None and told.mirrored is not None:
+        inputs.append(standard(told.mirrored, mirror.identities(told.answers))[learned])
+        off = mirror.identities(told.truth - told.answers)
+        targets.append(((off @ metres.mT) @ ways)[learned].float())
     network = train(torch.cat(inputs), torch.cat(targets))
     layers = [layer for layer in network if isinstance(layer, nn.Linear)]
     (w1, b1), (w2, b2), (w3, b3) = ((layer.weight.detach().double(), layer.bias.detach().double()) for layer in layers)
     back = torch.linalg.solve(metres, ways)
     arrays = (shape_rows, answer_rows, middle, w1, b1, w2, b2, back @ w3, back @ b3)
-    correction = Correction(*(array.numpy().astype(np.float32) for array in arrays))
-    put_right = CorrectStage(correction, truth.device, truth.dtype).identity(apart, answers)
-    return correction, report(seen, ~learned.numpy(), truth, answers, put_right, metres)
+    return Correction(*(array.numpy().astype(np.float32) for array in arrays))
 
 
 def mean_distance_map(model: FaceModel) -> np.ndarray:

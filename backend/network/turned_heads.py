@@ -1,12 +1,14 @@
-"""Landmarks of heads that are turned far, put right by a network that looks at the picture.
+"""Landmarks of heads that are turned far or covered, put right by a network that looks at the picture.
 
 A detector guesses what it cannot see. Of a head in profile it makes one that is turned by 50 degrees, with both eyes
-and the whole mouth: landmarks off by 11 mm, and a head that lies beside its face. What is on the near side, where the
-profile runs and how far the head is turned, is in the picture. This network sees the face as the detector aligned it
-and the landmarks' shape, and answers with what moves them to where they are, hidden ones too, and with the rotation.
+and the whole mouth: landmarks off by 11 mm, and a head that lies beside its face. Behind a mask or a hand it makes up
+a mouth. What is seen, where the profile runs and how far the head is turned, is in the picture. This network sees the
+face as the detector aligned it and the landmarks' shape, and answers with what moves them to where they are, hidden
+ones too, and with the rotation. (A second look, at the face as its own landmarks align it, brings nothing.)
 
 Landmarks of the face's outline go where the outline is, as the fit has it (``reconstruction/contour.py``), and not
-to a fixed place on the cheek. Where the head looks into the camera the detector knows better, and nothing moves.
+to a fixed place on the cheek. Of a face that is bare and looks into the camera the detector knows better, and nothing
+moves.
 
 Symbols: B faces, L landmarks, S side of a crop, C numbers of the landmarks' shape, D directions in which they move,
 H hidden units.
@@ -14,6 +16,7 @@ H hidden units.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -36,10 +39,13 @@ ARCHITECTURE = "mgcface-turned-heads"
 LANDMARK_SET = "mediapipe478"
 
 # S, and half the crop's side in radii of the face: root mean square distances of its landmarks from their middle.
-SIDE, REACH = 64, 2.0
-# Channels of the stem and of the units; every one halves the side.
-WIDTHS = (24, 32, 64, 96, 128)
-SHAPE_NUMBERS, MOVES, HIDDEN = 64, 80, 320
+SIDE, REACH = 112, 1.75
+# Squares of so many pixels a side become one place with more channels; the stem and the first units halve the side
+# each. What the last unit sees is narrowed and read place by place: landmarks have to be found, not only named.
+SQUARE, STEM, WIDTHS, HALVING, NARROW = 2, 32, (48, 96, 128), (2, 2, 1), 48
+SHAPE_NUMBERS, MOVES, HIDDEN = 64, 80, 384
+# Part of the numbers that are left out while it learns.
+DROPPED = 0.05
 # The last landmarks are the irises, which say nothing of how a face lies.
 FACE_LANDMARKS = min(IRISES)
 # Numbers of the shape are bounded, in standard deviations: it has seen nothing beyond.
@@ -47,7 +53,9 @@ LARGEST_NUMBER = 6.0
 
 # Degrees of yaw, as the network sees it, up to which nothing is moved, and from which on all that it says. (Landmarks
 # would not tell: of a profile a detector sometimes makes a face that looks into the camera.)
-MOVED_FROM, MOVED_WHOLLY = 25.0, 40.0
+TURNED_FROM, TURNED_WHOLLY = 25.0, 40.0
+# The same for how far landmarks would move, millimetres on average, if they are those of a face of this radius.
+OFF_FROM_MM, OFF_WHOLLY_MM, RADIUS_MM = 2.5, 4.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -77,10 +85,10 @@ class Alignment:
         roll[:, 2, 2] = 1.0
         return roll @ R
 
-    def window(self, face: int) -> Window:
-        """The crop of one face."""
+    def window(self, face: int, reach: float = REACH) -> Window:
+        """The crop of one face, so many radii to each side."""
         unit = self.factor[face]
-        return Window(*self.middle[face], size=2.0 * REACH / abs(unit), angle=-float(np.angle(unit)))
+        return Window(*self.middle[face], size=2.0 * reach / abs(unit), angle=-float(np.angle(unit)))
 
 
 def align(landmarks: np.ndarray, shape: np.ndarray) -> Alignment:
@@ -108,26 +116,26 @@ class TurnedHeadsNetwork(nn.Module):
         Mean landmarks, radii.
     shape_rows (C, 2 L)
         Read aligned landmarks less the mean shape, in standard deviations.
-    moves (D, 2 L), mean_move (2 L,)
-        Directions in which landmarks are moved, radii, and the mean.
+    moves (D, 2 L)
+        Directions in which landmarks are moved, radii.
     """
 
     shape: torch.Tensor
     shape_rows: torch.Tensor
     moves: torch.Tensor
-    mean_move: torch.Tensor
 
     def __init__(self, landmarks: int = 478) -> None:
         super().__init__()
         self.register_buffer("shape", torch.zeros(landmarks, 2))
         self.register_buffer("shape_rows", torch.zeros(SHAPE_NUMBERS, 2 * landmarks))
         self.register_buffer("moves", torch.zeros(MOVES, 2 * landmarks))
-        self.register_buffer("mean_move", torch.zeros(2 * landmarks))
-        self.stem = Normalised(3, WIDTHS[0], 5, 2)
-        self.units = nn.Sequential(*(Unit(a, b, 2) for a, b in pairwise(WIDTHS)))
-        places = (SIDE // 2 ** len(WIDTHS)) ** 2
-        self.drop = nn.Dropout(0.2)
-        self.gather = nn.Linear(WIDTHS[-1] * places + SHAPE_NUMBERS, HIDDEN)
+        self.stem = Normalised(3 * SQUARE**2, STEM, 5, 2)
+        widths = pairwise((STEM, *WIDTHS))
+        self.units = nn.Sequential(*(Unit(before, after, by) for (before, after), by in zip(widths, HALVING)))
+        self.narrow = Normalised(WIDTHS[-1], NARROW, 1)
+        places = (SIDE // (2 * SQUARE * math.prod(HALVING))) ** 2
+        self.drop = nn.Dropout(DROPPED)
+        self.gather = nn.Linear(NARROW * places + SHAPE_NUMBERS, HIDDEN)
         self.more = nn.Linear(HIDDEN, HIDDEN)
         self.answer = nn.Linear(HIDDEN, MOVES + 6)
         # Untrained it moves nothing and sees a head that looks into the camera.
@@ -159,8 +167,9 @@ class TurnedHeadsNetwork(nn.Module):
         """
         # Brightness, contrast and white balance of a photo say nothing about the pose.
         mean, spread = crops.mean(dim=(1, 2, 3), keepdim=True), crops.std(dim=(1, 2, 3), keepdim=True)
-        x = ((crops - mean) / (spread + 0.05)).permute(0, 3, 1, 2)
-        seen = self.units(torch.relu(self.stem(x))).flatten(1)
+        x = nn.functional.pixel_unshuffle(((crops - mean) / (spread + 0.05)).permute(0, 3, 1, 2), SQUARE)
+        x = x.contiguous(memory_format=torch.channels_last)
+        seen = torch.relu(self.narrow(self.units(torch.relu(self.stem(x))))).flatten(1)
         hidden = torch.relu(self.gather(self.drop(torch.cat([seen, numbers], dim=1))))
         hidden = hidden + torch.relu(self.more(self.drop(hidden)))
         answer = self.answer(hidden)
@@ -171,7 +180,7 @@ class TurnedHeadsNetwork(nn.Module):
 
     def moved(self, along: torch.Tensor) -> torch.Tensor:
         """(B, D) -> (B, L, 2) what is added to aligned landmarks, radii."""
-        return (along @ self.moves + self.mean_move).unflatten(1, (-1, 2))
+        return (along @ self.moves).unflatten(1, (-1, 2))
 
 
 def stored(network: TurnedHeadsNetwork) -> dict[str, torch.Tensor]:
@@ -202,20 +211,39 @@ class TurnedHeads:
             return list(faces)
         return [self._put_right(photo, face) for face in faces]
 
-    @torch.no_grad()
     def _put_right(self, photo: Photo, face: DetectedFace) -> DetectedFace:
-        network, detected = self.network, face.landmarks[LANDMARK_SET].astype(np.float64)
-        lies = align(detected[None], network.shape.double().numpy())
-        numbers = network.numbers(torch.as_tensor(lies.to_radii(detected[None]), dtype=torch.float32))
+        detected = face.landmarks[LANDMARK_SET].astype(np.float64)
+        points, yaw = self.look(photo, detected)
+        part = how_much(yaw, RADIUS_MM * apart(detected, points))
+        if part == 0.0:
+            return face
+        return with_landmarks(face, (detected + part * (points - detected)).astype(np.float32), part)
+
+    @torch.no_grad()
+    def look(self, photo: Photo, points: np.ndarray) -> tuple[np.ndarray, float]:
+        """Landmarks (L, 2), pixels -> where the network has them, and the yaw that it sees, degrees."""
+        network = self.network
+        lies = align(points[None], network.shape.double().numpy())
+        numbers = network.numbers(torch.as_tensor(lies.to_radii(points[None]), dtype=torch.float32))
         window = lies.window(0)
         crop = Reduced(photo.pixels, window, SIDE).crop(window)
         along, R = network(torch.from_numpy(crop[None]).float() / 255.0, numbers)
-        yaw = abs(head_euler_degrees(R[0].double().numpy())["yaw"])
-        part = float(np.clip((yaw - MOVED_FROM) / (MOVED_WHOLLY - MOVED_FROM), 0.0, 1.0))
-        if part == 0.0:
-            return face
         moves = lies.moves_to_pixels(network.moved(along).double().numpy())[0]
-        return with_landmarks(face, (detected + part * moves).astype(np.float32), part)
+        return points + moves, head_euler_degrees(R[0].double().numpy())["yaw"]
+
+
+def how_much(yaw: float, off_mm: float) -> float:
+    """The part of the moves that is made, 0 to 1."""
+    turned = (abs(yaw) - TURNED_FROM) / (TURNED_WHOLLY - TURNED_FROM)
+    off = (off_mm - OFF_FROM_MM) / (OFF_WHOLLY_MM - OFF_FROM_MM)
+    return float(np.clip(max(turned, off), 0.0, 1.0))
+
+
+def apart(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean distance of the face's landmarks (L, 2) of two guesses, in radii of the second."""
+    seen = other[:FACE_LANDMARKS]
+    radius = np.sqrt(((seen - seen.mean(axis=0)) ** 2).sum(axis=1).mean())
+    return float(np.linalg.norm(one[:FACE_LANDMARKS] - seen, axis=1).mean() / max(radius, 1e-9))
 
 
 def with_landmarks(face: DetectedFace, landmarks: np.ndarray, part: float) -> DetectedFace:
@@ -225,12 +253,21 @@ def with_landmarks(face: DetectedFace, landmarks: np.ndarray, part: float) -> De
     return replace(face, box=box, landmarks=found, as_detected=face.landmarks[LANDMARK_SET], moved=part)
 
 
-def load_turned_heads(path: Path) -> TurnedHeadsNetwork:
-    """Read a weights file; raises :class:`WeightsError` when it is none of this network."""
+def read_turned_heads(path: Path) -> TurnedHeadsNetwork:
+    """Read a weights file, to go on learning; raises :class:`WeightsError` when it is none of this network."""
     network = TurnedHeadsNetwork()
     tensors, _ = load_weights(path, ARCHITECTURE, {name: tuple(t.shape) for name, t in stored(network).items()})
     network.load_state_dict(tensors, strict=False)
-    return network.eval().requires_grad_(False)
+    return network
+
+
+def load_turned_heads(path: Path) -> TurnedHeadsNetwork:
+    """Read a weights file, to be asked; raises :class:`WeightsError` when it is none of this network."""
+    network = read_turned_heads(path).eval().requires_grad_(False)
+    for module in network.modules():
+        if isinstance(module, Normalised):
+            module.fuse()
+    return network
 
 
 @lru_cache(maxsize=1)

@@ -5,6 +5,9 @@ guesses, and the map then reads the guess as if it were a face: worse than sayin
 the map's answers and the landmarks of thousands of such people, with the truth, says what is wrong with them
 (`trainer/learn_correction.py`). Where the map is right it changes next to nothing.
 
+Where a network that looks at the picture has put landmarks right (`backend/network/turned_heads.py`), a second one of
+the kind reads them too: where they were detected, and how they were moved (`trainer/learn_moved_correction.py`).
+
 Symbols: B batch, L landmarks, I identity modes, C numbers of the landmarks' shape, D numbers of an answer,
 H hidden units.
 """
@@ -28,8 +31,8 @@ class Correction(LearnedArrays):
 
     Attributes
     ----------
-    shape_rows : (C, 2 L) float32
-        Read aligned landmarks less the mean shape of the regression.
+    shape_rows : (C, 2 L) float32, or (C, 4 L)
+        Read aligned landmarks less the mean shape of the regression, and what moving them added to that.
     answer_rows : (D, I) float32
         Read the regression's answer.
     middle : (C + D,) float32
@@ -70,7 +73,7 @@ class CorrectStage:
     bias_3: torch.Tensor
 
     def identity(self, apart: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
-        """Aligned landmarks less the mean shape (B, 2 L), and the regression's answer (B, I) -> (B, I) put right."""
+        """What is read of landmarks (B, 2 L or 4 L), and the answer so far (B, I) -> (B, I) put right."""
         read = torch.cat([apart @ self.shape_rows.mT, answer @ self.answer_rows.mT], dim=1) - self.middle
         hidden = torch.relu(read.clamp(-LARGEST_INPUT, LARGEST_INPUT) @ self.weight_1.mT + self.bias_1)
         hidden = torch.relu(hidden @ self.weight_2.mT + self.bias_2)

@@ -164,7 +164,12 @@ class Problem(LandmarkCost):
         answers = self.lm.regress.identity(self.as_detected, self.trust)
         if self.lm.correct is None:
             return answers
-        return self.lm.correct.identity(self.lm.regress.apart(self.as_detected), answers)
+        apart = self.lm.regress.apart(self.as_detected)
+        answers = self.lm.correct.identity(apart, answers)
+        if self.lm.correct_moved is None or not bool(self.moved.any()):
+            return answers
+        both = torch.cat([apart, self.lm.regress.apart(self.detected) - apart], dim=1)
+        return answers + self.moved[:, None] * (self.lm.correct_moved.identity(both, answers) - answers)
 
     def posed(self, state: State) -> State:
         """The head as it is known so far, put before the camera; from where the network sees it if that costs less."""

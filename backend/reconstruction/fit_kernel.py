@@ -58,7 +58,6 @@ class Seen(NamedTuple):
     normals: np.ndarray  # (C, 2)
     unit: float
     expected: np.ndarray  # (I,)
-    firmness: float  # of the identity's prior
 
 
 class Limits(NamedTuple):
@@ -100,12 +99,10 @@ def descend(
     rotation, pose, coefficients = (part.numpy().copy() for part in (state.rotation, state.pose, state.coefficients))
     parts = [part.numpy() for part in (cost.detected, cost.trust, cost.middle, cost.focal_prior, cost.normals)]
     unit, expected = cost.unit.numpy(), cost.expected.numpy()
-    firmness = cost.firmness[:, POSE].tolist()
 
     def one(b: int) -> tuple[int, bool]:
         detected, trust, middle, focal_prior, normals = (np.ascontiguousarray(part[b]) for part in parts)
-        wanted = np.ascontiguousarray(expected[b])
-        seen = Seen(detected, trust, middle, focal_prior, normals, float(unit[b]), wanted, firmness[b])
+        seen = Seen(detected, trust, middle, focal_prior, normals, float(unit[b]), np.ascontiguousarray(expected[b]))
         return _descend(landmarks, seen, rotation[b], pose[b], coefficients[b], limits, pose_only)
 
     if len(rotation) == 1:
@@ -236,8 +233,7 @@ def _prior_cost(landmarks, seen, pose, coefficients):
             pulled = 0.0
             for j in range(len(x)):
                 pulled += landmarks.precision[i, j] * x[j]
-            firmness = seen.firmness if POSE <= i < POSE + len(seen.expected) else 1.0
-            cost += x[i] * (firmness * pulled / 2.0 + landmarks.rate[i])
+            cost += x[i] * (pulled / 2.0 + landmarks.rate[i])
     return cost
 
 
@@ -250,10 +246,6 @@ def _equations(landmarks, seen, rotation, pose, coefficients, now, width):
     for i in range(width):
         for j in range(len(x)):
             gradient[i] += landmarks.precision[i, j] * x[j]
-    # The identity's prior is apart from all others.
-    for i in range(POSE, min(width, POSE + len(seen.expected))):
-        gradient[i] *= seen.firmness
-        hessian[i] *= seen.firmness
     depth_pull, focal_pull = DISTANCE_LOG_SIGMA**-2, seen.focal_prior[1] ** -2
     gradient[5] += focal_pull * focal_off
     gradient[6] += focal_pull * focal_off + depth_pull * depth_off

@@ -132,8 +132,7 @@ class JointProblem(Problem):
         self.precision = fitter.precision.clone()
         self.precision[self.shared] = 0.0
         self.precision[:, self.shared] = 0.0
-        alone = fitter.precision[self.shared][:, self.shared] * self.firmness[:, self.shared].mean()
-        self.firmness[:, self.shared] = 1.0
+        alone = fitter.precision[self.shared][:, self.shared]
         self.prior = IdentityPrior(alone.new_zeros(identity), alone, alone.new_ones(identity))
 
     def solve_together(self) -> JointFit:

@@ -39,9 +39,6 @@ if TYPE_CHECKING:
 POSE = 7  # omega, tau, log_scale, log_depth
 # Residual, in standard deviations, at which a landmark's pull has halved.
 CAUCHY_SCALE = 3.0
-# Of turned heads the regression says little, and landmarks that were put right more than others: they may move the
-# identity four times as far. On invented people beyond 45 degrees shapes are 3.5 % better so; 6 times: as good.
-PUT_RIGHT_LOOSER = 4.0
 
 
 @dataclass(frozen=True)
@@ -136,8 +133,7 @@ class LandmarkCost:
 
     ``unit`` (B,), pixels per metre, and ``expected`` (B, I), the identity that the priors pull to, are set where the
     solve starts. ``places`` (L, 3) are added to the model's landmarks, see ``landmark_places.py``; None for zeros.
-    ``firmness`` (B, P) is what the precision of the priors is multiplied with: less than 1 for the identity of heads
-    whose landmarks were put right.
+    ``moved`` (B,) is how much of putting landmarks right was done.
     """
 
     unit: torch.Tensor
@@ -159,11 +155,7 @@ class LandmarkCost:
         self.focal_prior = tensor([focal_prior(o.width, o.height, o.focal_px) for o in observations])
         self.normals = outward_normals(self.detected[:, self.lm.contour], self.lm.contour_closed)
         self.opinions = Opinions(self.lm, [o.opinion for o in observations])
-        self.firmness = torch.ones(len(observations), len(self.precision), **like)
-        if self.lm.regress is not None:
-            moved = tensor([o.moved for o in observations])
-            looser = 1.0 + (PUT_RIGHT_LOOSER - 1.0) * moved[:, None]
-            self.firmness[:, POSE : POSE + self.lm.identity_count] = looser**-2
+        self.moved = tensor([o.moved for o in observations])
 
     # -- the model, forward ----------------------------------------------------------------------
 
@@ -223,7 +215,7 @@ class LandmarkCost:
         if self.opinions.any:
             return self.prior_terms(state)[0]
         x, depth_off, focal_off = self._before(state)
-        cost = (x * (x @ self.precision) * self.firmness).sum(1) / 2 + x @ self.fitter.rate
+        cost = (x * (x @ self.precision)).sum(1) / 2 + x @ self.fitter.rate
         return cost + (DISTANCE_LOG_SIGMA**-2 * depth_off**2 + self.focal_prior[:, 1] ** -2 * focal_off**2) / 2
 
     def _before(self, state: State) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -237,10 +229,10 @@ class LandmarkCost:
         """:meth:`prior_cost` (B,), its gradient (B, P) and Hessian (B, P, P)."""
         f = self.fitter
         x, depth_off, focal_off = self._before(state)
-        pulled = x @ self.precision * self.firmness
+        pulled = x @ self.precision
         gradient = pulled + f.rate
         cost = (x * pulled).sum(1) / 2 + x @ f.rate
-        hessian = self.precision * self.firmness[:, :, None]
+        hessian = self.precision.expand(len(x), -1, -1).clone()
         depth_pull = DISTANCE_LOG_SIGMA**-2
         focal_pull = self.focal_prior[:, 1] ** -2
         cost = cost + (depth_pull * depth_off**2 + focal_pull * focal_off**2) / 2

@@ -98,8 +98,10 @@ class LandmarkModel:
         self.whitening = tensor(landmark_whitening(model, name))
         self.device, self.dtype = self.mean.device, dtype
         self.regress = RegressStage(regressor, self.device, dtype) if regressor is not None else None
-        correction = None if regressor is None else shipped_correction(model, name)
-        self.correct = CorrectStage(correction, self.device, dtype) if correction is not None else None
+        self.correct, self.correct_moved = (
+            None if regressor is None or each is None else CorrectStage(each, self.device, dtype)
+            for each in (shipped_correction(model, name), shipped_correction(model, name, moved=True))
+        )
 
     @property
     def count(self) -> int:
@@ -115,7 +117,7 @@ def shipped_regressor(model: FaceModel, name: str) -> Regressor | None:
     return regressor if len(regressor.intercept) == len(model.identity) else None
 
 
-def shipped_correction(model: FaceModel, name: str) -> Correction | None:
-    """What goes with :func:`shipped_regressor`; None where nothing was learned."""
-    path = DATA / f"correction_{model.info.name}_{name}.safetensors"
+def shipped_correction(model: FaceModel, name: str, moved: bool = False) -> Correction | None:
+    """What goes with :func:`shipped_regressor`, or after it where landmarks were put right; None if there is none."""
+    path = DATA / f"correction{'_moved' if moved else ''}_{model.info.name}_{name}.safetensors"
     return Correction.load(path) if path.exists() else None

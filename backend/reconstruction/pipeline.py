@@ -71,7 +71,7 @@ class Pipeline:
     weights : path, optional
         Of the network for ``regress``; None takes what comes with the project.
     turned_heads : bool
-        Put landmarks of heads that are turned far right by the network that looks at the picture
+        Put landmarks of heads that are turned far or covered right by the network that looks at the picture
         (:mod:`backend.network.turned_heads`).
     """
 

@@ -67,8 +67,7 @@ def kernel_view(problem, state):
     b = 0
     parts = [problem.detected, problem.trust, problem.middle, problem.focal_prior, problem.normals]
     arrays = [part[b].numpy() for part in parts]
-    expected, firmness = problem.expected[b].numpy(), float(problem.firmness[b, POSE])
-    photo = fit_kernel.Seen(*arrays, float(problem.unit[b]), expected, firmness)
+    photo = fit_kernel.Seen(*arrays, float(problem.unit[b]), problem.expected[b].numpy())
     return photo, state.rotation[b].numpy(), state.pose[b].numpy(), state.coefficients[b].numpy()
 
 

@@ -108,15 +108,22 @@ HAND, GLASSES = FINGERS + 1, 27
 HANDS, LOCKED = 0.12, 0.12
 
 
-def hands_and_locks(pictures: int, side: int, rng: np.random.Generator, device: torch.device) -> Capsules:
+def hands_and_locks(
+    pictures: int,
+    side: int,
+    rng: np.random.Generator,
+    device: torch.device,
+    hands: float = HANDS,
+    locked: float = LOCKED,
+) -> Capsules:
     """Hands that reach into some pictures and locks of hair that hang into others, pixels of a crop of ``side``."""
     count = HAND + LOCKS
     ends, radius, colour = np.zeros((pictures, count, 4)), np.zeros((pictures, count)), np.zeros((pictures, count, 3))
     for picture in range(pictures):
-        if rng.random() < HANDS:
+        if rng.random() < hands:
             ends[picture, :HAND], radius[picture, :HAND] = _hand(rng)
             colour[picture, :HAND] = draw_skin(rng) * rng.uniform(0.5, 1.2)
-        if rng.random() < LOCKED:
+        if rng.random() < locked:
             for lock in range(HAND, count):
                 start = np.array([rng.uniform(0.2, 0.8), rng.uniform(0.0, 0.3)])
                 end = start + np.array([rng.normal(0.0, 0.2), rng.uniform(0.1, 0.5)])

@@ -64,7 +64,7 @@ METHODS = {
     "regress": "encoder alone",
     "fit": "fit alone",
     "both": "encoder and fit",
-    "turned": "turned heads put right, fit",
+    "turned": "landmarks put right, fit",
     "refined": "as shipped: that, refined",
 }
 
