@@ -37,13 +37,13 @@ from backend.network.turned_heads import (
     Alignment,
     TurnedHeadsNetwork,
     align,
-    mirrored,
     read_turned_heads,
     stored,
 )
 from backend.network.weights_file import WeightsInfo, save_weights
 from backend.reconstruction.contour import CONTOURS
 from backend.reconstruction.skin_statistics import albedo_of
+from backend.vision.landmark_sets import MIRROR
 from trainer.see_faces import STORED_REACH, Seen, add_arguments, mean_landmarks, not_learned_from, see_all
 from trainer.train.loop import joined
 
@@ -86,6 +86,11 @@ class Lesson:
     def yaw(self) -> np.ndarray:
         """(N,) degrees."""
         return np.array([head_euler_degrees(R)["yaw"] for R in self.R.double().numpy()])
+
+
+def mirrored(points: torch.Tensor) -> torch.Tensor:
+    """(N, L, 2) landmarks in a mirror."""
+    return points[:, MIRROR] * torch.tensor([-1.0, 1.0])
 
 
 def lesson(seen: Seen) -> Lesson:
@@ -217,9 +222,8 @@ def train(network: TurnedHeadsNetwork, learned: Lesson, passes: int = EPOCHS) ->
 def put_right(network: TurnedHeadsNetwork, part: Lesson) -> tuple[torch.Tensor, torch.Tensor]:
     """(B, L, 2) landmarks where the network has them, radii, and how far off its rotation is, (B,) degrees."""
     shown, lies = asked(network, part, part.aligned)
-    read = torch.from_numpy(lies.to_radii(part.aligned.double().numpy())).float()
-    said, R = network.both_ways(shown.crops, read)
-    moves = torch.from_numpy(lies.moves_to_pixels(said.double().numpy()))
+    along, R = network(shown.crops, shown.numbers)
+    moves = torch.from_numpy(lies.moves_to_pixels(network.moved(along).double().numpy()))
     turn = torch.rad2deg((((R * shown.R).sum(dim=(1, 2)) - 1.0) / 2.0).clamp(-1.0, 1.0).arccos())
     return part.aligned + moves.float(), turn
 

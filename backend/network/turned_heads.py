@@ -4,7 +4,7 @@ A detector guesses what it cannot see. Of a head in profile it makes one that is
 and the whole mouth: landmarks off by 11 mm, and a head that lies beside its face. Behind a mask or a hand it makes up
 a mouth. What is seen, where the profile runs and how far the head is turned, is in the picture. This network sees the
 face as the detector aligned it and the landmarks' shape, and answers with what moves them to where they are, hidden
-ones too, and with the rotation. What is moved is the mean of what it says of the picture and of its mirror image.
+ones too, and with the rotation. (A second look, at the face as its own landmarks align it, brings nothing.)
 
 Landmarks of the face's outline go where the outline is, as the fit has it (``reconstruction/contour.py``), and not
 to a fixed place on the cheek. Of a face that is bare and looks into the camera the detector knows better, and nothing
@@ -31,7 +31,7 @@ from backend.geometry.rotation import head_euler_degrees
 from backend.network.backbone import Normalised, Unit
 from backend.network.weights_file import load_weights
 from backend.vision.crop import Reduced, Window
-from backend.vision.landmark_sets import IRISES, MIRROR, ibug68_from_mediapipe
+from backend.vision.landmark_sets import IRISES, ibug68_from_mediapipe
 from backend.vision.photo import DetectedFace, Photo
 
 FILE = Path(__file__).parent / "data" / "turned_heads.safetensors"
@@ -182,22 +182,6 @@ class TurnedHeadsNetwork(nn.Module):
         """(B, D) -> (B, L, 2) what is added to aligned landmarks, radii."""
         return (along @ self.moves).unflatten(1, (-1, 2))
 
-    def one_way(self, crops: torch.Tensor, aligned: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Crops (B, S, S, 3) and aligned landmarks (B, L, 2), radii -> what is added to these, and R (B, 3, 3)."""
-        along, R = self(crops, self.numbers(aligned))
-        return self.moved(along), R
-
-    def both_ways(self, crops: torch.Tensor, aligned: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """:meth:`one_way`, the moves being the mean of those of the pictures and of their mirror images."""
-        moves, R = self.one_way(torch.cat([crops, crops.flip(2)]), torch.cat([aligned, mirrored(aligned)]))
-        seen, in_mirror = moves.chunk(2)
-        return (seen + mirrored(in_mirror)) / 2.0, R[: len(crops)]
-
-
-def mirrored(points: torch.Tensor) -> torch.Tensor:
-    """(B, L, 2) aligned landmarks, or moves, as a mirror shows them."""
-    return points[:, MIRROR] * points.new_tensor([-1.0, 1.0])
-
 
 def stored(network: TurnedHeadsNetwork) -> dict[str, torch.Tensor]:
     """What a weights file holds: all but how many batches a normalisation has seen, which matters to nobody."""
@@ -233,21 +217,19 @@ class TurnedHeads:
         part = how_much(yaw, RADIUS_MM * apart(detected, points))
         if part == 0.0:
             return face
-        points, _ = self.look(photo, detected, both_ways=True)
         return with_landmarks(face, (detected + part * (points - detected)).astype(np.float32), part)
 
     @torch.no_grad()
-    def look(self, photo: Photo, points: np.ndarray, both_ways: bool = False) -> tuple[np.ndarray, float]:
+    def look(self, photo: Photo, points: np.ndarray) -> tuple[np.ndarray, float]:
         """Landmarks (L, 2), pixels -> where the network has them, and the yaw that it sees, degrees."""
         network = self.network
         lies = align(points[None], network.shape.double().numpy())
-        aligned = torch.as_tensor(lies.to_radii(points[None]), dtype=torch.float32)
+        numbers = network.numbers(torch.as_tensor(lies.to_radii(points[None]), dtype=torch.float32))
         window = lies.window(0)
-        crop = torch.from_numpy(Reduced(photo.pixels, window, SIDE).crop(window)[None]).float() / 255.0
-        moves, R = (network.both_ways if both_ways else network.one_way)(crop, aligned)
-        return points + lies.moves_to_pixels(moves.double().numpy())[0], head_euler_degrees(R[0].double().numpy())[
-            "yaw"
-        ]
+        crop = Reduced(photo.pixels, window, SIDE).crop(window)
+        along, R = network(torch.from_numpy(crop[None]).float() / 255.0, numbers)
+        moves = lies.moves_to_pixels(network.moved(along).double().numpy())[0]
+        return points + moves, head_euler_degrees(R[0].double().numpy())["yaw"]
 
 
 def how_much(yaw: float, off_mm: float) -> float:
