@@ -55,6 +55,12 @@ class Correction(LearnedArrays):
     bias_3: np.ndarray
 
 
+class MovedCorrection(Correction):
+    """A :class:`Correction` that reads how landmarks were moved, too."""
+
+    made_by = "python -m trainer.learn_moved_correction"
+
+
 class CorrectStage:
     """A :class:`Correction` on a device, in the precision of the fit."""
 

@@ -14,7 +14,7 @@ import torch
 from backend.errors import ModelError
 from backend.face_model.model import SKIN, FaceModel
 from backend.reconstruction.contour import CONTOURS, build_strips
-from backend.reconstruction.correction import Correction, CorrectStage
+from backend.reconstruction.correction import Correction, CorrectStage, MovedCorrection
 from backend.reconstruction.regress import Regressor, RegressStage
 
 DATA = Path(__file__).parent / "data"
@@ -120,4 +120,4 @@ def shipped_regressor(model: FaceModel, name: str) -> Regressor | None:
 def shipped_correction(model: FaceModel, name: str, moved: bool = False) -> Correction | None:
     """What goes with :func:`shipped_regressor`, or after it where landmarks were put right; None if there is none."""
     path = DATA / f"correction{'_moved' if moved else ''}_{model.info.name}_{name}.safetensors"
-    return Correction.load(path) if path.exists() else None
+    return (MovedCorrection if moved else Correction).load(path) if path.exists() else None

@@ -11,7 +11,8 @@ from safetensors import safe_open
 
 from backend.errors import ModelError
 from backend.face_model.registry import get_model
-from backend.reconstruction.correction import LARGEST_INPUT, Correction, CorrectStage
+from backend.network.turned_heads import TurnedHeads
+from backend.reconstruction.correction import LARGEST_INPUT, Correction, CorrectStage, MovedCorrection
 from backend.reconstruction.fit import Fitter
 from backend.reconstruction.landmark_model import DATA, LandmarkModel, shipped_correction
 from backend.reconstruction.observation import observe
@@ -67,17 +68,28 @@ def test_weights_come_back_from_their_file(tmp_path):
         Correction.load(path)
 
 
-def test_the_weights_belong_to_the_regression():
-    """Whoever learns the regression anew learns this anew: `python -m trainer.learn_correction`."""
-    with safe_open(DATA / f"correction_open-head_{SET}.safetensors", "numpy") as file:
+def test_a_broken_file_is_named_with_the_command_that_makes_it(tmp_path):
+    path = tmp_path / "moved.safetensors"
+    path.write_bytes(b"nothing")
+    with pytest.raises(
+        ModelError, match=r"moved.safetensors cannot be read.*python -m trainer.learn_moved_correction`"
+    ):
+        MovedCorrection.load(path)
+
+
+@pytest.mark.parametrize("name", ["correction", "correction_moved"])
+def test_the_weights_belong_to_the_regression(name):
+    """Whoever learns the regression anew learns these anew: `python -m trainer.learn_correction`, `learn_moved_...`."""
+    with safe_open(DATA / f"{name}_open-head_{SET}.safetensors", "numpy") as file:
         assert file.metadata()["regressor"] == fingerprint("open-head")
 
 
 def test_other_models_and_detectors_have_none():
     model = get_model("open-head")
     assert shipped_correction(model, "ibug68") is None
-    assert LandmarkModel(model, "ibug68").correct is None
-    assert LandmarkModel(model, SET, regress=False).correct is None
+    assert shipped_correction(model, "ibug68", moved=True) is None
+    for lm in (LandmarkModel(model, "ibug68"), LandmarkModel(model, SET, regress=False)):
+        assert lm.correct is None and lm.correct_moved is None
 
 
 def test_covered_faces_come_nearer_and_open_ones_stay():
@@ -105,3 +117,25 @@ def test_covered_faces_come_nearer_and_open_ones_stay():
     assert len(wrong[True]) > 11 and len(wrong[False]) > 4
     assert covered[1] < 0.95 * covered[0]
     assert open_face[1] < 1.03 * open_face[0]
+
+
+def test_what_was_moved_says_more_of_who_it_is():
+    """The same kind of people, those whose landmarks are put right: with and without what reads that."""
+    model = get_model("open-head")
+    reads, plain = Fitter(LandmarkModel(model, SET)), Fitter(LandmarkModel(model, SET))
+    assert reads.lm.correct_moved is not None, "the weights come with the project"
+    plain.lm.correct_moved = None
+    painter, detector, network = Painter(model), MediaPipeDetector(passes=2, threads=1), TurnedHeads()
+    millimetres = 1000.0 * mean_distance_map(model)
+    off = []
+    for number in range(700, 736):
+        known = draw(model, number)
+        photo = photograph(model, painter, known, number)
+        for face in network.put_right(photo, detector.detect(photo)[:1]):
+            if face.moved > 0.5:
+                seen = observe(photo, face, SET)
+                found = [fitter.fit([seen])[0].identity for fitter in (plain, reads)]
+                off.append([float(np.linalg.norm(millimetres @ (each - known.identity))) for each in found])
+    assert len(off) > 11
+    without, with_it = np.mean(off, axis=0)
+    assert with_it < 0.97 * without
