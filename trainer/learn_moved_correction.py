@@ -18,7 +18,7 @@ import torch
 
 from backend.face_model.registry import get_model
 from backend.network.turned_heads import LANDMARK_SET, TurnedHeadsNetwork, shipped_network
-from backend.reconstruction.correction import CorrectStage
+from backend.reconstruction.correction import CorrectStage, with_moves
 from backend.reconstruction.landmark_model import LandmarkModel
 from trainer.learn_correction import Told, correction_of, mean_distance_map
 from trainer.learn_turned_heads import Lesson, lesson, put_right
@@ -39,7 +39,7 @@ def told_of(lm: LandmarkModel, network: TurnedHeadsNetwork, faces: Lesson, mirro
         detected, moved = part.aligned.to(lm.dtype), put_right(network, part)[0].to(lm.dtype)
         apart, after = lm.regress.apart(detected), lm.regress.apart(moved)
         answers = lm.regress.identity(detected, torch.ones(detected.shape[:2], dtype=lm.dtype))
-        parts.append((torch.cat([apart, after - apart], dim=1), lm.correct.identity(apart, answers)))
+        parts.append((with_moves(apart, after), lm.correct.identity(apart, answers)))
     apart, answers = (torch.cat(column) for column in zip(*parts))
     halves = apart.unflatten(1, (2, -1, 2)).unbind(1)
     mirrored = torch.cat([mirror.shapes(half).flatten(1) for half in halves], dim=1)

@@ -106,13 +106,9 @@ class Drawer:
         pictures = drawn(number)
         rows = [row for picture, person in pictures if (row := self.seen(picture, person)) is not None]
         if not rows:
-            shapes = [(0, len(self.shape), 2)] * 2 + [
-                (0, 3, 3),
-                (0, STORED_SIDE, STORED_SIDE, 3),
-                (0, len(self.model.identity)),
-            ]
-            kinds = [np.float32] * 3 + [np.uint8, np.float32]
-            return Seen(*(np.zeros(shape, kind) for shape, kind in zip(shapes, kinds)))
+            points, crop = np.zeros((0, len(self.shape), 2), np.float32), (0, STORED_SIDE, STORED_SIDE, 3)
+            identity = np.zeros((0, len(self.model.identity)), np.float32)
+            return Seen(points, points, np.zeros((0, 3, 3), np.float32), np.zeros(crop, np.uint8), identity)
         return Seen(*(np.stack(column) for column in zip(*rows)))
 
     def painted(self, number: int) -> Pictures:

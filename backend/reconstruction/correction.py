@@ -61,6 +61,11 @@ class MovedCorrection(Correction):
     made_by = "python -m trainer.learn_moved_correction"
 
 
+def with_moves(apart: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """(B, 4 L) what a :class:`MovedCorrection` reads: aligned landmarks (B, 2 L) as detected, and what moving added."""
+    return torch.cat([apart, after - apart], dim=1)
+
+
 class CorrectStage:
     """A :class:`Correction` on a device, in the precision of the fit."""
 

@@ -16,6 +16,7 @@ import torch
 
 from backend.geometry.rotation import FRONTAL, head_euler_degrees
 from backend.reconstruction import fit_kernel
+from backend.reconstruction.correction import with_moves
 from backend.reconstruction.landmark_cost import POSE, LandmarkCost, Observation, State
 from backend.reconstruction.landmark_model import LandmarkModel
 from backend.reconstruction.one_thread import one_thread
@@ -168,7 +169,7 @@ class Problem(LandmarkCost):
         answers = self.lm.correct.identity(apart, answers)
         if self.lm.correct_moved is None or not bool(self.moved.any()):
             return answers
-        both = torch.cat([apart, self.lm.regress.apart(self.detected) - apart], dim=1)
+        both = with_moves(apart, self.lm.regress.apart(self.detected))
         return answers + self.moved[:, None] * (self.lm.correct_moved.identity(both, answers) - answers)
 
     def posed(self, state: State) -> State:

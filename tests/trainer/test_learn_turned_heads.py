@@ -139,7 +139,7 @@ def test_guesses_are_as_detected_or_nearer(seen):
     assert float(far[~as_detected].min()) < 0.4 and float(far[~as_detected].mean()) < 0.9
 
 
-def test_what_asking_does_is_what_learning_reports(seen, monkeypatch):
+def test_what_asking_does_is_what_learning_reports(monkeypatch):
     """The network of the report, on stored crops, and the one at work, on the photo."""
     network = shipped_network()
     monkeypatch.setattr("backend.network.turned_heads.how_much", lambda yaw, off: 1.0)
