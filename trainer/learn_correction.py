@@ -129,7 +129,7 @@ def correction_of(
     wrong = (told.truth - told.answers) @ metres.mT
     # Directions in which answers are wrong, by how far the face moves.
     ways = torch.linalg.svd(wrong[learned].mT @ wrong[learned])[0][:, :ANSWER_NUMBERS]
-    components = torch.linalg.svd(told.apart[learned][:8000], full_matrices=False)[2][:numbers]
+    components = directions(told.apart[learned], numbers)
     rows = [components, (metres.mT @ ways).mT]
     read = torch.cat([told.apart @ rows[0].mT, told.answers @ rows[1].mT], dim=1)
     spread = read[learned].std(dim=0)
@@ -151,6 +151,12 @@ def correction_of(
     back = torch.linalg.solve(metres, ways)
     arrays = (shape_rows, answer_rows, middle, w1, b1, w2, b2, back @ w3, back @ b3)
     return Correction(*(array.numpy().astype(np.float32) for array in arrays))
+
+
+def directions(points: torch.Tensor, count: int) -> torch.Tensor:
+    """(N, K) -> (count, K) orthonormal, in which they are largest, all N of them."""
+    _, vectors = torch.linalg.eigh((points.mT @ points).double())
+    return vectors[:, -count:].mT.flip(0).to(points.dtype)
 
 
 def mean_distance_map(model: FaceModel) -> np.ndarray:

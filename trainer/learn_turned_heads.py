@@ -4,7 +4,7 @@ Invented people turned to up to 88 degrees, or behind masks, hands, hair and the
 photographed ones and detected (``see_faces.py``); a small network sees the detector's crop and landmarks and learns
 what moves them to where the fit would have them, and the rotation.
 
-    python -m trainer.learn_turned_heads --turned 800 --covered 600 --skins FOLDER --workers 2 --store FOLDER --out FILE
+    python -m trainer.learn_turned_heads --skins FOLDER --workers 2 --store FOLDER --out FILE
 
 What was seen is kept in ``--store``, so that work that stopped goes on. Symbols as in
 ``backend/network/turned_heads.py``; N faces.
@@ -44,6 +44,7 @@ from backend.network.weights_file import WeightsInfo, save_weights
 from backend.reconstruction.contour import CONTOURS
 from backend.reconstruction.skin_statistics import albedo_of
 from backend.vision.landmark_sets import MIRROR
+from trainer.learn_correction import directions
 from trainer.see_faces import STORED_REACH, Seen, add_arguments, mean_landmarks, not_learned_from, see_all
 from trainer.train.loop import joined
 
@@ -58,6 +59,10 @@ DEGREE, OUTLINE = 0.3, 0.3
 # So many of the faces are seen as detected. Of the others a detector might know more: landmarks are anywhere between
 # there and where they are, and off by up to so many millimetres along the directions in which they move.
 AS_DETECTED, OFF_MM = 0.8, 3.6
+# The part of crops in which something is pasted, and its radii in parts of half a side; the part that is seen with few
+# pixels, and how few at least, in parts of a side; noise at most.
+PASTED, PASTED_RADII = 0.3, (0.1, 0.6)
+WITH_FEW_PIXELS, FEWEST_PIXELS, NOISE = 0.2, 0.25, 0.04
 
 
 @dataclass
@@ -124,12 +129,6 @@ def prepared(learned: Lesson, shape: np.ndarray) -> TurnedHeadsNetwork:
     return network
 
 
-def directions(points: torch.Tensor, count: int) -> torch.Tensor:
-    """(N, K) -> (count, K) orthonormal, in which they vary most."""
-    _, vectors = torch.linalg.eigh((points.mT @ points).double())
-    return vectors[:, -count:].mT.flip(0).to(points.dtype)
-
-
 @dataclass
 class Asked:
     """What the network is shown of B faces, and what it should say: ``moves`` (B, L, 2) radii and R (B, 3, 3)."""
@@ -172,12 +171,34 @@ def guessed(part: Lesson, network: TurnedHeadsNetwork) -> torch.Tensor:
 
 
 def shaken(crops: torch.Tensor) -> torch.Tensor:
-    """(B, S, S, 3) in other light, other white balance, some without colour."""
-    count = len(crops)
+    """(B, S, S, 3) by another camera: other light, other white balance, noise; some without colour, some with few
+    pixels."""
+    count, side = crops.shape[:2]
+    few = torch.rand(count) < WITH_FEW_PIXELS
+    if few.any():
+        pixels = int(side * float(torch.empty(()).uniform_(FEWEST_PIXELS, 1.0)))
+        small = nn.functional.interpolate(crops[few].permute(0, 3, 1, 2), size=(pixels, pixels), mode="area")
+        small = nn.functional.interpolate(small, size=(side, side), mode="bilinear")
+        crops = crops.index_put((few,), small.permute(0, 2, 3, 1))
     values = crops ** torch.exp(0.3 * torch.randn(count, 1, 1, 1))
     values = values * (1.0 + 0.15 * torch.randn(count, 1, 1, 3))
     grey = torch.rand(count, 1, 1, 1) < 0.25
-    return torch.where(grey, values.mean(dim=3, keepdim=True).expand_as(values), values)
+    values = torch.where(grey, values.mean(dim=3, keepdim=True), values)
+    return values + NOISE * torch.rand(count, 1, 1, 1) * torch.randn_like(values)
+
+
+def pasted(crops: torch.Tensor) -> torch.Tensor:
+    """(B, S, S, 3) with an ellipse of another crop, or of a colour, in some of them: nothing seen is sure to stay."""
+    chosen = torch.rand(len(crops)) < PASTED
+    count, side = int(chosen.sum()), crops.shape[1]
+    middle, turn = torch.empty(2, count, 1, 1).uniform_(-1.0, 1.0), np.pi * torch.rand(count, 1, 1)
+    x, y = torch.linspace(-1.0, 1.0, side)[None, None] - middle[0], torch.linspace(-1.0, 1.0, side)[:, None] - middle[1]
+    wide, high = torch.empty(2, count, 1, 1).uniform_(*PASTED_RADII)
+    along, across = turn.cos() * x + turn.sin() * y, turn.cos() * y - turn.sin() * x
+    inside = ((along / wide) ** 2 + (across / high) ** 2 < 1.0)[..., None]
+    other = crops[torch.randint(len(crops), (count,))]
+    other = torch.where(torch.rand(count, 1, 1, 1) < 0.5, other, torch.rand(count, 1, 1, 3))
+    return crops.index_put((chosen,), torch.where(inside, other, crops[chosen]))
 
 
 def loss(network: TurnedHeadsNetwork, shown: Asked, weight: torch.Tensor) -> torch.Tensor:
@@ -204,7 +225,7 @@ def train(network: TurnedHeadsNetwork, learned: Lesson, passes: int = EPOCHS) ->
             part = learned.of(chosen)
             part = part.mirrored() if torch.rand(()) < 0.5 else part
             shown, _ = asked(network, part, guessed(part, network))
-            shown.crops = shaken(shown.crops)
+            shown.crops = shaken(pasted(shown.crops))
             shown.numbers = shown.numbers + SHAKE * torch.randn_like(shown.numbers)
             now = loss(network, shown, weight)
             optimiser.zero_grad()

@@ -1,8 +1,9 @@
 """Faces as a detector sees them, and where their landmarks are: invented people that are turned far, or covered.
 
-Blocks of pictures are drawn in three ways: by the painter, turned by 25 to 88 degrees; by the generator of the
+Blocks of pictures are drawn in four ways: by the painter, turned by 25 to 88 degrees; by the generator of the
 network's training with its backgrounds, shadows, hands and locks; by the painter, turned to any side, behind masks,
-hats, hair, hands and the like (``data/before_faces.py``). What was seen of a block is kept in a file, so that work
+hats, hair, hands and the like (``data/before_faces.py``); by the painter, some as the first, some as the third, with
+heads that the model cannot make (``data/bent_heads.py``). What was seen of a block is kept in a file, so that work
 that stopped goes on. Symbols as in ``backend/network/turned_heads.py``; N faces, I identity modes.
 """
 
@@ -34,6 +35,7 @@ from backend.vision.crop import Reduced
 from backend.vision.mediapipe_detector import MediaPipeDetector
 from backend.vision.photo import Photo
 from trainer.data.before_faces import cover
+from trainer.data.bent_heads import bent
 from trainer.data.painter import Painter
 from trainer.data.people import Person, draw_person, turned
 from trainer.data.skins import unwrap_skins
@@ -42,7 +44,7 @@ from trainer.learn_correction import LARGEST_YAW
 from trainer.measure_detector import mean_shape
 
 # After the people of the correction; evaluations use others. The generator has a seed of its own.
-FIRST_SEED, FIRST_COVERED_SEED, GENERATOR_SEED = 1_060_000, 1_300_000, 71_000_000
+FIRST_SEED, FIRST_COVERED_SEED, FIRST_BENT_SEED, GENERATOR_SEED = 1_060_000, 1_300_000, 1_600_000, 71_000_000
 # Pictures of a block, its side when the generator draws it, triplets of it, and looks drawn ahead.
 BLOCK, PICTURE, TRIPLETS, LOOKS = 24, 256, 8, 192
 # The painter's people are turned by this and more, degrees. Of the generator's that are turned by less than the second
@@ -50,13 +52,15 @@ BLOCK, PICTURE, TRIPLETS, LOOKS = 24, 256, 8, 192
 LEAST_YAW, HARDLY_TURNED, LOOKED_AT_PART = 25.0, 22.0, 0.15
 # Covered people are turned by up to so many degrees; this part of them has nothing before the face.
 COVERED_YAW, BARE = 65.0, 0.2
+# Of people with bent heads, the part that is turned as the first are; the others are covered.
+BENT_TURNED = 0.5
 # Crops are kept larger than the network sees them, as large as one whose landmarks are not yet right may need.
 STORED_SIDE, STORED_REACH = 128, 2.0
 # One in so many faces is not learned from.
 HELD_OUT = 20
 # Rounds in which outlines slide and their normals follow.
 SLIDES = 4
-TURNED, COVERED = "turned", "covered"
+TURNED, COVERED, BENT = "turned", "covered", "bent"
 
 Pictures = Iterator[tuple[np.ndarray, Person]]
 
@@ -102,8 +106,8 @@ class Drawer:
 
     def block(self, kind: str, number: int) -> Seen:
         """The faces found in one block of pictures; turned ones are the painter's if the number is even."""
-        drawn = self.covered if kind == COVERED else self.painted if number % 2 == 0 else self.generated
-        pictures = drawn(number)
+        turned_ones = self.painted if number % 2 == 0 else self.generated
+        pictures = {TURNED: turned_ones, COVERED: self.covered, BENT: self.bent}[kind](number)
         rows = [row for picture, person in pictures if (row := self.seen(picture, person)) is not None]
         if not rows:
             points, crop = np.zeros((0, len(self.shape), 2), np.float32), (0, STORED_SIDE, STORED_SIDE, 3)
@@ -120,9 +124,23 @@ class Drawer:
         for seed in range(FIRST_COVERED_SEED + number * BLOCK, FIRST_COVERED_SEED + (number + 1) * BLOCK):
             rng = np.random.default_rng([seed, 78])
             person = turned_by(self.model, seed, rng.uniform(-COVERED_YAW, COVERED_YAW), rng)
-            picture = self.painter.paint(person, seed)
-            bare = rng.random() < BARE
-            yield picture if bare else cover(picture, true_landmarks(self.landmarks, person), rng), person
+            yield self.paint_covered(person, seed, rng), person
+
+    def bent(self, number: int) -> Pictures:
+        for seed in range(FIRST_BENT_SEED + number * BLOCK, FIRST_BENT_SEED + (number + 1) * BLOCK):
+            rng = np.random.default_rng([seed, 79])
+            if rng.random() < BENT_TURNED:
+                person = bent(self.model, turned_person(self.model, seed), rng)
+                yield self.painter.paint(person, seed), person
+            else:
+                person = turned_by(self.model, seed, rng.uniform(-COVERED_YAW, COVERED_YAW), rng)
+                person = bent(self.model, person, rng)
+                yield self.paint_covered(person, seed, rng), person
+
+    def paint_covered(self, person: Person, seed: int, rng: np.random.Generator) -> np.ndarray:
+        picture = self.painter.paint(person, seed)
+        bare = rng.random() < BARE
+        return picture if bare else cover(picture, true_landmarks(self.landmarks, person), rng)
 
     def generated(self, number: int) -> Pictures:
         drawn = self.generator.batch(number, TRIPLETS)
@@ -134,7 +152,7 @@ class Drawer:
                 continue
             camera = Camera(K[index].double().numpy(), R, t[index].double().numpy(), PICTURE, PICTURE)
             identity, expression = (getattr(drawn.truth, name)[index].numpy() for name in ("identity", "expression"))
-            yield picture, Person(identity, expression, np.zeros((0, 3)), camera)
+            yield picture, Person(identity, expression, self.model.vertices(identity, expression), camera)
 
     def seen(self, picture: np.ndarray, person: Person) -> tuple[np.ndarray, ...] | None:
         photo = Photo(np.ascontiguousarray(picture))
@@ -166,11 +184,9 @@ def turned_by(model: FaceModel, seed: int, yaw: float, rng: np.random.Generator)
 
 def true_landmarks(lm: LandmarkModel, person: Person) -> np.ndarray:
     """(L, 2) pixels: where the fit has the landmarks of a person, its outline slid to where it reaches farthest."""
-    coefficients = torch.as_tensor(np.concatenate([person.identity, person.expression]), dtype=lm.dtype)
-    points = lm.mean + torch.einsum("klq,q->lk", lm.basis, coefficients)
-    strips = lm.strip_mean + torch.einsum("kcsq,q->csk", lm.strip_basis, coefficients)
-    project = lambda part: torch.as_tensor(person.camera.project(part.reshape(-1, 3).numpy()))  # noqa: E731
-    image, outlines = project(points), project(strips).reshape(1, *strips.shape[:2], 2)
+    project = lambda embedding: torch.as_tensor(person.camera.project(embedding.points(vertices)))  # noqa: E731
+    vertices = person.vertices.astype(np.float64)
+    image, outlines = project(lm.embedding), project(lm.strips.embedding).reshape(1, *lm.strip_mean.shape[:2], 2)
     outline = image[None, lm.contour]
     for _ in range(SLIDES):
         chosen = slide(outlines, outward_normals(outline, lm.contour_closed))
@@ -226,6 +242,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What says which faces to see."""
     parser.add_argument("--turned", type=int, default=800, help=f"blocks of {BLOCK} people that are turned")
     parser.add_argument("--covered", type=int, default=600, help="blocks of people with something before their faces")
+    parser.add_argument("--bent", type=int, default=500, help="blocks of people with heads that the model cannot make")
     parser.add_argument("--skins", type=Path, action="append", default=[], help="folder of photos that lend skins")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--store", type=Path, required=True, help="folder that keeps what was seen")
@@ -239,7 +256,7 @@ def see_all(options: argparse.Namespace) -> dict[str, Seen]:
         skins = Path(folder) / "skins.npy" if photos else None
         if skins is not None:
             np.save(skins, unwrap_skins(get_model("open-head"), photos), allow_pickle=False)
-        counts = {TURNED: options.turned, COVERED: options.covered}
+        counts = {TURNED: options.turned, COVERED: options.covered, BENT: options.bent}
         return {
             kind: see(kind, count, options.workers, skins, options.store) for kind, count in counts.items() if count
         }

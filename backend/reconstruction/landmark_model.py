@@ -85,6 +85,7 @@ class LandmarkModel:
         embedding = model.landmarks[name]
         skin = model.triangles[model.triangle_material == model.materials.index(SKIN)]
         strips = build_strips(name, model.mean, skin, embedding)
+        self.embedding, self.strips = embedding, strips
         basis = np.concatenate([model.identity, model.expression])
         self.identity_count, self.expression_count = len(model.identity), len(model.expression)
         self.mean = tensor(embedding.points(model.mean))

@@ -13,7 +13,15 @@ from backend.reconstruction.correction import CorrectStage
 from backend.reconstruction.landmark_model import shipped_regressor
 from backend.reconstruction.regress import RegressStage
 from trainer.data.painter import Painter
-from trainer.learn_correction import LANDMARKS, Seen, difficult_person, draw_difficult, learn, mean_distance_map
+from trainer.learn_correction import (
+    LANDMARKS,
+    Seen,
+    difficult_person,
+    directions,
+    draw_difficult,
+    learn,
+    mean_distance_map,
+)
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +91,17 @@ def test_it_learns_what_a_detector_does_to_covered_faces(model):
     found = stage.identity(regress.apart(landmarks), answers).numpy()[covered[9::10]]
     off = mean_distance_map(model) @ (identity[9::10][covered[9::10]] - found).T
     assert 1000.0 * np.linalg.norm(off, axis=0).mean() == pytest.approx(put_right, abs=2e-3)
+
+
+def test_directions_are_those_of_everybody_in_whatever_order_they_come():
+    """Ten thousand of one kind before a hundred of another, whose numbers are large elsewhere."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = torch.tensor([[3.0, 2.0, 0.1, 0.1, 0.0]]), torch.tensor([[0.1, 0.1, 0.1, 90.0, 0.0]])
+    one, other = (
+        size * torch.randn(n, 5, generator=generator, dtype=torch.float64) for size, n in zip(sizes, (10_000, 100))
+    )
+    found = directions(torch.cat([one, other]), 3)
+    torch.testing.assert_close(found @ found.mT, torch.eye(3, dtype=torch.float64))
+    torch.testing.assert_close(found.abs(), torch.eye(5, dtype=torch.float64)[[3, 0, 1]], atol=0.03, rtol=0.0)
+    again = directions(torch.cat([other, one.flip(0)]), 3)
+    torch.testing.assert_close(found.mT @ found, again.mT @ again)

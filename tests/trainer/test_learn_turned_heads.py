@@ -29,7 +29,8 @@ from backend.vision.mediapipe_detector import MediaPipeDetector
 from backend.vision.photo import Photo
 from trainer import learn_turned_heads as learning
 from trainer import see_faces
-from trainer.see_faces import COVERED, STORED_REACH, STORED_SIDE, TURNED, Seen
+from trainer.data.bent_heads import bent
+from trainer.see_faces import BENT, COVERED, STORED_REACH, STORED_SIDE, TURNED, Seen
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,12 @@ def seen(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (("BLOCK", 12), ("TRIPLETS", 5), ("LOOKS", 4)):
             patch.setattr(see_faces, name, value)
-        jobs = [(TURNED, 0, None, folder), (TURNED, 1, None, folder), (COVERED, 0, None, folder)]
+        jobs = [
+            (TURNED, 0, None, folder),
+            (TURNED, 1, None, folder),
+            (COVERED, 0, None, folder),
+            (BENT, 0, None, folder),
+        ]
         paths = [see_faces.work(job) for job in jobs]
         again = see_faces.work(jobs[0])
     assert again == paths[0] and not list(folder.glob("*.part*"))
@@ -70,6 +76,15 @@ def test_people_of_all_kinds_are_seen_as_the_network_sees_them(seen):
         assert (np.median(off, axis=1) < 0.5).mean() > 0.7, "where landmarks are is near where they were detected"
         np.testing.assert_allclose(part.R @ part.R.transpose(0, 2, 1), np.tile(np.eye(3), (count, 1, 1)), atol=1e-4)
     assert all(abs(head_euler_degrees(R)["yaw"]) > 15.0 for R in seen[0].R.astype(np.float64))
+
+
+def test_landmarks_of_a_bent_head_are_on_that_head(model):
+    lm, person = LandmarkModel(model, LANDMARK_SET, regress=False), see_faces.turned_person(model, 4)
+    other = bent(model, person, np.random.default_rng(1))
+    on_head = person.camera.project(model.landmark_points(other.vertices.astype(np.float64), LANDMARK_SET))
+    inner = np.setdiff1d(np.arange(len(on_head)), CONTOURS[LANDMARK_SET])
+    np.testing.assert_allclose(see_faces.true_landmarks(lm, other)[inner], on_head[inner], atol=0.02)
+    assert np.linalg.norm(see_faces.true_landmarks(lm, person) - on_head, axis=1)[inner].max() > 1.0
 
 
 def test_people_are_turned_and_come_again(model):
@@ -137,6 +152,26 @@ def test_guesses_are_as_detected_or_nearer(seen):
     as_detected = (guesses == many.aligned).flatten(1).all(dim=1)
     assert abs(float(as_detected.float().mean()) - learning.AS_DETECTED) < 0.1
     assert float(far[~as_detected].min()) < 0.4 and float(far[~as_detected].mean()) < 0.9
+
+
+def test_crops_are_covered_and_shaken_at_random_and_stay_what_they_are(seen):
+    torch.manual_seed(0)
+    crops = learning.lesson(seen[2]).crop[:1].float()[:, 8:120, 8:120].div(255.0).repeat(200, 1, 1, 1)
+    found = learning.pasted(crops)
+    differs = (found != crops).any(dim=3)
+    some = differs.flatten(1).any(dim=1).float().mean()
+    # Of a batch of one picture, what is pasted from another crop is the same: only colours are seen.
+    assert abs(float(some) - 0.5 * learning.PASTED) < 0.08
+    parts = differs[differs.flatten(1).any(dim=1)].float().mean(dim=(1, 2))
+    assert 0.01 < float(parts.mean()) < 0.4 and float(parts.max()) < 0.8
+    shaken = learning.shaken(crops)
+    assert shaken.shape == crops.shape and bool(shaken.isfinite().all())
+    grey = (shaken.mean(dim=(1, 2)).std(dim=1) < 0.005).float().mean()
+    assert 0.1 < float(grey) < 0.5, "some without colour"
+    flat = torch.stack([crops[:, ::4, ::4].mean(dim=3).flatten(1), shaken[:, ::4, ::4].mean(dim=3).flatten(1)])
+    apart = flat - flat.mean(dim=2, keepdim=True)
+    alike = (apart[0] * apart[1]).sum(dim=1) / (apart[0].norm(dim=1) * apart[1].norm(dim=1))
+    assert float(alike.min()) > 0.6, "the same face"
 
 
 def test_what_asking_does_is_what_learning_reports(monkeypatch):
