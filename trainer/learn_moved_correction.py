@@ -1,6 +1,6 @@
 """Learn what the regression gets wrong where a network has put landmarks right: it reads where they were moved, too.
 
-    python -m trainer.learn_moved_correction --turned 800 --covered 600 --skins FOLDER --store FOLDER --out FILE
+    python -m trainer.learn_moved_correction --skins FOLDER --store FOLDER --out FILE
 
 The faces are those that the network learned from (``learn_turned_heads.py``, the same ``--store``); the network is the
 one that comes with the project. Symbols: N faces, L landmarks, I identity modes.
@@ -20,8 +20,9 @@ from backend.face_model.registry import get_model
 from backend.network.turned_heads import LANDMARK_SET, TurnedHeadsNetwork, shipped_network
 from backend.reconstruction.correction import CorrectStage, with_moves
 from backend.reconstruction.landmark_model import LandmarkModel
+from trainer.face_lessons import Lesson, lesson
 from trainer.learn_correction import Told, correction_of, mean_distance_map
-from trainer.learn_turned_heads import Lesson, lesson, put_right
+from trainer.learn_turned_heads import put_right
 from trainer.measure_detector import Mirror
 from trainer.measure_views import fingerprint
 from trainer.see_faces import add_arguments, not_learned_from, see_all

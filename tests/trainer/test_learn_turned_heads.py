@@ -23,19 +23,35 @@ from backend.network.turned_heads import (
 )
 from backend.network.weights_file import read_info
 from backend.reconstruction.contour import CONTOURS
+from backend.reconstruction.correction import CorrectStage, LookCorrection
+from backend.reconstruction.fit import Fitter, Problem
 from backend.reconstruction.landmark_model import LandmarkModel
+from backend.reconstruction.observation import observe
 from backend.vision.crop import Reduced
 from backend.vision.mediapipe_detector import MediaPipeDetector
 from backend.vision.photo import Photo
+from trainer import face_lessons as lessons
 from trainer import learn_turned_heads as learning
 from trainer import see_faces
 from trainer.data.bent_heads import bent
+from trainer.learn_correction import Reader, mean_distance_map
+from trainer.measure_detector import Mirror
 from trainer.see_faces import BENT, COVERED, STORED_REACH, STORED_SIDE, TURNED, Seen
 
 
 @pytest.fixture(scope="module")
 def model():
     return get_model("open-head")
+
+
+@pytest.fixture(scope="module")
+def lm(model):
+    return LandmarkModel(model, LANDMARK_SET)
+
+
+@pytest.fixture(scope="module")
+def mirror(model):
+    return Mirror.of(model)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +122,7 @@ def test_true_landmarks_are_the_models_but_for_the_outline_which_reaches_as_far_
 
 
 def test_a_mirrored_lesson_twice_is_the_lesson(seen):
-    lesson = learning.lesson(seen[0])
+    lesson = lessons.lesson(seen[0])
     twice = lesson.mirrored().mirrored()
     for name in ("crop", "aligned", "wanted", "R"):
         torch.testing.assert_close(getattr(twice, name), getattr(lesson, name))
@@ -117,54 +133,22 @@ def test_what_is_no_face_is_not_learned_from(seen):
     part = seen[0]
     wrong = part.wanted.copy()
     wrong[0] += 1.0
-    kept = learning.lesson(replace(part, wanted=wrong))
-    assert len(kept.R) == len(learning.lesson(part).R) - 1
-
-
-def test_learning_cuts_the_crop_that_asking_cuts():
-    """Out of the stored crop, for landmarks that lie otherwise, as out of the photo itself."""
-    photo = Photo(skimage.data.astronaut())
-    with MediaPipeDetector() as detector:
-        detected = detector.detect(photo)[0].landmarks[LANDMARK_SET].astype(np.float64)
-    shape = shipped_network().shape.double().numpy()
-    first = align(detected[None], shape)
-    window = first.window(0, STORED_REACH)
-    stored = Reduced(photo.pixels, window, STORED_SIDE).crop(window)
-    # Turned a little, larger, beside where it was.
-    second = (
-        detected.mean(axis=0) + 1.1 * (detected - detected.mean(axis=0)) @ np.array([[0.98, 0.2], [-0.2, 0.98]]) + 4.0
-    )
-    lies = align(second[None], shape)
-    wanted = Reduced(photo.pixels, lies.window(0), SIDE).crop(lies.window(0)) / 255.0
-    found = learning.cut(torch.from_numpy(stored[None]), align(first.to_radii(second[None]), shape))[0].numpy()
-    inner = slice(8, -8)
-    off = np.abs(found - wanted)[inner, inner]
-    assert off.mean() < 0.02
-    assert off.mean() < 0.25 * np.abs(np.roll(found, 4, axis=1) - wanted)[inner, inner].mean()
-
-
-def test_guesses_are_as_detected_or_nearer(seen):
-    torch.manual_seed(0)
-    part = learning.lesson(seen[0])
-    many = part.of(torch.arange(len(part.R)).repeat(20))
-    guesses = learning.guessed(many, shipped_network())
-    far = (guesses - many.wanted).norm(dim=2).mean(dim=1) / many.moves().norm(dim=2).mean(dim=1)
-    as_detected = (guesses == many.aligned).flatten(1).all(dim=1)
-    assert abs(float(as_detected.float().mean()) - learning.AS_DETECTED) < 0.1
-    assert float(far[~as_detected].min()) < 0.4 and float(far[~as_detected].mean()) < 0.9
+    kept = lessons.lesson(replace(part, wanted=wrong))
+    assert len(kept.R) == len(lessons.lesson(part).R) - 1
 
 
 def test_crops_are_covered_and_shaken_at_random_and_stay_what_they_are(seen):
     torch.manual_seed(0)
-    crops = learning.lesson(seen[2]).crop[:1].float()[:, 8:120, 8:120].div(255.0).repeat(200, 1, 1, 1)
-    found = learning.pasted(crops)
+    crops = lessons.lesson(seen[2]).of(torch.tensor([0])).crops().repeat(200, 1, 1, 1)
+    assert crops.shape == (200, SIDE, SIDE, 3) and 0.0 <= float(crops.min()) < float(crops.max()) <= 1.0
+    found = lessons.pasted(crops)
     differs = (found != crops).any(dim=3)
     some = differs.flatten(1).any(dim=1).float().mean()
     # Of a batch of one picture, what is pasted from another crop is the same: only colours are seen.
-    assert abs(float(some) - 0.5 * learning.PASTED) < 0.08
+    assert abs(float(some) - 0.5 * lessons.PASTED) < 0.08
     parts = differs[differs.flatten(1).any(dim=1)].float().mean(dim=(1, 2))
     assert 0.01 < float(parts.mean()) < 0.4 and float(parts.max()) < 0.8
-    shaken = learning.shaken(crops)
+    shaken = lessons.shaken(crops)
     assert shaken.shape == crops.shape and bool(shaken.isfinite().all())
     grey = (shaken.mean(dim=(1, 2)).std(dim=1) < 0.005).float().mean()
     assert 0.1 < float(grey) < 0.5, "some without colour"
@@ -174,8 +158,8 @@ def test_crops_are_covered_and_shaken_at_random_and_stay_what_they_are(seen):
     assert float(alike.min()) > 0.6, "the same face"
 
 
-def test_what_asking_does_is_what_learning_reports(monkeypatch):
-    """The network of the report, on stored crops, and the one at work, on the photo."""
+def test_what_asking_does_is_what_learning_reports(monkeypatch, lm, mirror):
+    """The network of the report, on stored crops, and the one at work, on the photo; what is said of the identity."""
     network = shipped_network()
     monkeypatch.setattr("backend.network.turned_heads.how_much", lambda yaw, off: 1.0)
     photo = Photo(skimage.data.astronaut())
@@ -187,38 +171,72 @@ def test_what_asking_does_is_what_learning_reports(monkeypatch):
     window = lies.window(0, STORED_REACH)
     crop = torch.from_numpy(Reduced(photo.pixels, window, STORED_SIDE).crop(window)[None])
     aligned = torch.from_numpy(lies.to_radii(detected)).float()
-    part = learning.Lesson(aligned, aligned, torch.eye(3)[None], crop, torch.zeros(1, 1))
-    points, _ = learning.put_right(network, part)
-    apart = np.linalg.norm(points[0].numpy() - lies.to_radii(found.landmarks[LANDMARK_SET][None])[0], axis=1)
+    part = lessons.Lesson(aligned, aligned, torch.eye(3)[None], crop, torch.zeros(1, len(lm.model.identity)))
+    along, _, look = network(part.crops(), network.numbers(part.aligned))
+    points = (part.aligned + network.moved(along))[0].numpy()
+    apart = np.linalg.norm(points - lies.to_radii(found.landmarks[LANDMARK_SET][None])[0], axis=1)
     # Half a millimetre of a face: the stored crop is sampled twice.
     assert apart.mean() < 0.5 / RADIUS_MM
+    np.testing.assert_allclose(look[0].numpy(), found.look, atol=0.1)
+    told = lessons.told_of(lm, part, mirror)
+    said = lm.correct_by_look.identity(told.apart, told.answers, torch.from_numpy(found.look)[None].double())
+    at_work = Problem(Fitter(lm), [observe(photo, found, LANDMARK_SET)]).regressed()
+    torch.testing.assert_close(said, at_work, atol=1e-3, rtol=1e-3)
 
 
-def test_it_learns_and_what_is_written_says_the_same(model, seen, tmp_path, capsys, monkeypatch):
+def test_what_is_read_of_a_mirror_image_is_what_is_said_of_the_mirror_image(seen, lm, mirror):
+    part = lessons.lesson(seen[0])
+    told, seen_so = (lessons.told_of(lm, each, mirror) for each in (part, part.mirrored()))
+    torch.testing.assert_close(told.mirrored, seen_so.apart, atol=1e-5, rtol=1e-4)
+    np.testing.assert_array_equal(told.truth.numpy(), part.identity.double().numpy())
+    reader = Reader.of(told, torch.as_tensor(mean_distance_map(lm.model)), 16)
+    shapes = lessons.Shapes.of(told, reader, mirror)
+    some = torch.tensor([2, 0])
+    for in_mirror, wrong in ((False, shapes.wrong), (True, shapes.mirrored_wrong)):
+        read, off = shapes.at(some, in_mirror)
+        assert read.shape == (2, len(reader.middle)) and read.std() > 0.1
+        torch.testing.assert_close(off, wrong[some])
+    # What a network should say puts answers right, as far as the directions reach in which they are wrong.
+    right = told.answers + reader.identity(shapes.wrong)
+    assert float(((told.truth - right) @ reader.metres.mT).norm()) < 0.3 * float(
+        ((told.truth - told.answers) @ reader.metres.mT).norm()
+    )
+
+
+def test_it_learns_and_what_is_written_says_the_same(lm, mirror, seen, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(learning, "BATCH", 8)
     torch.manual_seed(0)
-    all_kinds = Seen(
-        *(np.concatenate([getattr(p, f) for p in seen]) for f in ("aligned", "wanted", "R", "crop", "identity"))
-    )
-    lesson = learning.lesson(all_kinds)
-    network = learning.prepared(lesson, see_faces.mean_landmarks(model))
-    shown, _ = learning.asked(network, lesson, lesson.aligned)
-    weight = learning.landmark_weights(len(network.shape))
-    assert 0.3 < float(shown.numbers.std()) < 1.2, "of about unit size, but for what hardly varies among so few"
-    with torch.no_grad():
-        before = float(learning.loss(network.eval(), shown, weight))
-    learning.train(network, lesson, passes=60)
-    with torch.no_grad():
-        after = float(learning.loss(network, shown, weight))
-    assert after < 0.6 * before
+    faces = lessons.together([lessons.lesson(part) for part in seen])
+    told = lessons.told_of(lm, faces, mirror)
+    reader = Reader.of(told, torch.as_tensor(mean_distance_map(lm.model)), 16)
+    network = learning.prepared(faces, see_faces.mean_landmarks(lm.model))
+    assert 0.3 < float(network.numbers(faces.aligned).std()) < 1.2, "about one, but for what hardly varies among so few"
+    pupil, shapes = learning.Pupil(network, reader), lessons.Shapes.of(told, reader, mirror)
+
+    def off() -> tuple[float, float, float]:
+        points, turn, found = learning.put_right(pupil.eval(), faces, shapes.read)
+        landmarks = RADIUS_MM * float((points - faces.wanted).norm(dim=2).mean())
+        return landmarks, float(turn.mean()), float((found - shapes.wrong).norm(dim=1).mean())
+
+    before = off()
+    learning.train(pupil, faces, shapes, passes=60)
+    assert all(after < 0.75 * first for after, first in zip(off(), before))
     assert "pass 60 of 60" in capsys.readouterr().out
-    lines = learning.report(network, lesson)
-    assert lines and all("mm ->" in line and "degrees" in line for line in lines)
+    lines = learning.report(pupil, faces, told, reader)
+    assert lines and all("mm ->" in line and "degrees; shape" in line for line in lines)
+    shape = [[float(word) for word in line.split("shape ")[1].split()[1:3]] for line in lines]
+    assert np.mean([after for _, after in shape]) < 0.9 * np.mean([said for said, _ in shape])
     path = tmp_path / "network.safetensors"
-    learning.save(network, path, len(lesson.R), model)
+    learning.save(network, path, len(faces.R), lm.model)
     loaded = load_turned_heads(path)
     about = read_info(path)
-    assert about.info.commercial and "CC-BY-4.0" in about.info.licence and about.info.extra == {"faces": len(lesson.R)}
+    assert about.info.commercial and "CC-BY-4.0" in about.info.licence and about.info.extra == {"faces": len(faces.R)}
+    crops, numbers = faces.crops(), network.numbers(faces.aligned)
     with torch.no_grad():
-        for found, wanted in zip(loaded(shown.crops, shown.numbers), network(shown.crops, shown.numbers)):
+        for found, wanted in zip(loaded(crops, numbers), network(crops, numbers)):
             torch.testing.assert_close(found, wanted, atol=0.02, rtol=0.02)
+        look = network(crops, numbers)[2]
+        said = told.answers + reader.identity(pupil.reads(torch.cat([shapes.read, look], dim=1)))
+    correction = CorrectStage(reader.correction(pupil.reads, LookCorrection), torch.device("cpu"), torch.float64)
+    found = correction.identity(told.apart, told.answers, look.double())
+    torch.testing.assert_close(found, said, atol=1e-3, rtol=1e-3)
