@@ -11,8 +11,8 @@ from backend.network.turned_heads import LANDMARK_SET
 from backend.reconstruction.correction import CorrectStage
 from backend.reconstruction.landmark_model import LandmarkModel
 from trainer import learn_moved_correction as learning
+from trainer.face_lessons import Lesson
 from trainer.learn_correction import correction_of, mean_distance_map
-from trainer.learn_turned_heads import Lesson
 from trainer.measure_detector import Mirror
 from trainer.see_faces import true_landmarks, turned_person
 

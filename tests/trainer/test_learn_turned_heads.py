@@ -23,10 +23,7 @@ from backend.network.turned_heads import (
 )
 from backend.network.weights_file import read_info
 from backend.reconstruction.contour import CONTOURS
-from backend.reconstruction.correction import CorrectStage, LookCorrection
-from backend.reconstruction.fit import Fitter, Problem
 from backend.reconstruction.landmark_model import LandmarkModel
-from backend.reconstruction.observation import observe
 from backend.vision.crop import Reduced
 from backend.vision.mediapipe_detector import MediaPipeDetector
 from backend.vision.photo import Photo
@@ -34,24 +31,12 @@ from trainer import face_lessons as lessons
 from trainer import learn_turned_heads as learning
 from trainer import see_faces
 from trainer.data.bent_heads import bent
-from trainer.learn_correction import Reader, mean_distance_map
-from trainer.measure_detector import Mirror
 from trainer.see_faces import BENT, COVERED, STORED_REACH, STORED_SIDE, TURNED, Seen
 
 
 @pytest.fixture(scope="module")
 def model():
     return get_model("open-head")
-
-
-@pytest.fixture(scope="module")
-def lm(model):
-    return LandmarkModel(model, LANDMARK_SET)
-
-
-@pytest.fixture(scope="module")
-def mirror(model):
-    return Mirror.of(model)
 
 
 @pytest.fixture(scope="module")
@@ -158,8 +143,8 @@ def test_crops_are_covered_and_shaken_at_random_and_stay_what_they_are(seen):
     assert float(alike.min()) > 0.6, "the same face"
 
 
-def test_what_asking_does_is_what_learning_reports(monkeypatch, lm, mirror):
-    """The network of the report, on stored crops, and the one at work, on the photo; what is said of the identity."""
+def test_what_asking_does_is_what_learning_reports(monkeypatch):
+    """The network of the report, on stored crops, and the one at work, on the photo."""
     network = shipped_network()
     monkeypatch.setattr("backend.network.turned_heads.how_much", lambda yaw, off: 1.0)
     photo = Photo(skimage.data.astronaut())
@@ -170,73 +155,36 @@ def test_what_asking_does_is_what_learning_reports(monkeypatch, lm, mirror):
     lies = align(detected, network.shape.double().numpy())
     window = lies.window(0, STORED_REACH)
     crop = torch.from_numpy(Reduced(photo.pixels, window, STORED_SIDE).crop(window)[None])
+    seen_now = Reduced(photo.pixels, lies.window(0), SIDE).crop(lies.window(0)) / 255.0
     aligned = torch.from_numpy(lies.to_radii(detected)).float()
-    part = lessons.Lesson(aligned, aligned, torch.eye(3)[None], crop, torch.zeros(1, len(lm.model.identity)))
-    along, _, look = network(part.crops(), network.numbers(part.aligned))
-    points = (part.aligned + network.moved(along))[0].numpy()
-    apart = np.linalg.norm(points - lies.to_radii(found.landmarks[LANDMARK_SET][None])[0], axis=1)
-    # Half a millimetre of a face: the stored crop is sampled twice.
+    part = lessons.Lesson(aligned, aligned, torch.eye(3)[None], crop, torch.zeros(1, 1))
+    assert np.abs(part.crops()[0].numpy() - seen_now).mean() < 0.01, "what is stored is what is seen, and more"
+    points, _ = learning.put_right(network, part)
+    apart = np.linalg.norm(points[0].numpy() - lies.to_radii(found.landmarks[LANDMARK_SET][None])[0], axis=1)
     assert apart.mean() < 0.5 / RADIUS_MM
-    np.testing.assert_allclose(look[0].numpy(), found.look, atol=0.1)
-    told = lessons.told_of(lm, part, mirror)
-    said = lm.correct_by_look.identity(told.apart, told.answers, torch.from_numpy(found.look)[None].double())
-    at_work = Problem(Fitter(lm), [observe(photo, found, LANDMARK_SET)]).regressed()
-    torch.testing.assert_close(said, at_work, atol=1e-3, rtol=1e-3)
 
 
-def test_what_is_read_of_a_mirror_image_is_what_is_said_of_the_mirror_image(seen, lm, mirror):
-    part = lessons.lesson(seen[0])
-    told, seen_so = (lessons.told_of(lm, each, mirror) for each in (part, part.mirrored()))
-    torch.testing.assert_close(told.mirrored, seen_so.apart, atol=1e-5, rtol=1e-4)
-    np.testing.assert_array_equal(told.truth.numpy(), part.identity.double().numpy())
-    reader = Reader.of(told, torch.as_tensor(mean_distance_map(lm.model)), 16)
-    shapes = lessons.Shapes.of(told, reader, mirror)
-    some = torch.tensor([2, 0])
-    for in_mirror, wrong in ((False, shapes.wrong), (True, shapes.mirrored_wrong)):
-        read, off = shapes.at(some, in_mirror)
-        assert read.shape == (2, len(reader.middle)) and read.std() > 0.1
-        torch.testing.assert_close(off, wrong[some])
-    # What a network should say puts answers right, as far as the directions reach in which they are wrong.
-    right = told.answers + reader.identity(shapes.wrong)
-    assert float(((told.truth - right) @ reader.metres.mT).norm()) < 0.3 * float(
-        ((told.truth - told.answers) @ reader.metres.mT).norm()
-    )
-
-
-def test_it_learns_and_what_is_written_says_the_same(lm, mirror, seen, tmp_path, capsys, monkeypatch):
+def test_it_learns_and_what_is_written_says_the_same(model, seen, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(learning, "BATCH", 8)
     torch.manual_seed(0)
     faces = lessons.together([lessons.lesson(part) for part in seen])
-    told = lessons.told_of(lm, faces, mirror)
-    reader = Reader.of(told, torch.as_tensor(mean_distance_map(lm.model)), 16)
-    network = learning.prepared(faces, see_faces.mean_landmarks(lm.model))
-    assert 0.3 < float(network.numbers(faces.aligned).std()) < 1.2, "about one, but for what hardly varies among so few"
-    pupil, shapes = learning.Pupil(network, reader), lessons.Shapes.of(told, reader, mirror)
-
-    def off() -> tuple[float, float, float]:
-        points, turn, found = learning.put_right(pupil.eval(), faces, shapes.read)
-        landmarks = RADIUS_MM * float((points - faces.wanted).norm(dim=2).mean())
-        return landmarks, float(turn.mean()), float((found - shapes.wrong).norm(dim=1).mean())
-
-    before = off()
-    learning.train(pupil, faces, shapes, passes=60)
-    assert all(after < 0.75 * first for after, first in zip(off(), before))
+    network = learning.prepared(faces, see_faces.mean_landmarks(model))
+    crops, numbers = faces.crops(), network.numbers(faces.aligned)
+    assert 0.3 < float(numbers.std()) < 1.2, "of about unit size, but for what hardly varies among so few"
+    with torch.no_grad():
+        before = float(learning.loss(network.eval(), crops, numbers, faces))
+    learning.train(network, faces, passes=60)
+    with torch.no_grad():
+        after = float(learning.loss(network, crops, numbers, faces))
+    assert after < 0.6 * before
     assert "pass 60 of 60" in capsys.readouterr().out
-    lines = learning.report(pupil, faces, told, reader)
-    assert lines and all("mm ->" in line and "degrees; shape" in line for line in lines)
-    shape = [[float(word) for word in line.split("shape ")[1].split()[1:3]] for line in lines]
-    assert np.mean([after for _, after in shape]) < 0.9 * np.mean([said for said, _ in shape])
+    lines = learning.report(network, faces)
+    assert lines and all("mm ->" in line and "degrees" in line for line in lines)
     path = tmp_path / "network.safetensors"
-    learning.save(network, path, len(faces.R), lm.model)
+    learning.save(network, path, len(faces.R), model)
     loaded = load_turned_heads(path)
     about = read_info(path)
     assert about.info.commercial and "CC-BY-4.0" in about.info.licence and about.info.extra == {"faces": len(faces.R)}
-    crops, numbers = faces.crops(), network.numbers(faces.aligned)
     with torch.no_grad():
         for found, wanted in zip(loaded(crops, numbers), network(crops, numbers)):
             torch.testing.assert_close(found, wanted, atol=0.02, rtol=0.02)
-        look = network(crops, numbers)[2]
-        said = told.answers + reader.identity(pupil.reads(torch.cat([shapes.read, look], dim=1)))
-    correction = CorrectStage(reader.correction(pupil.reads, LookCorrection), torch.device("cpu"), torch.float64)
-    found = correction.identity(told.apart, told.answers, look.double())
-    torch.testing.assert_close(found, said, atol=1e-3, rtol=1e-3)
