@@ -123,7 +123,12 @@ class Told:
 
 
 def correction_of(
-    told: Told, learned: torch.Tensor, metres: torch.Tensor, mirror: Mirror | None, numbers: int = SHAPE_NUMBERS
+    told: Told,
+    learned: torch.Tensor,
+    metres: torch.Tensor,
+    mirror: Mirror | None,
+    numbers: int = SHAPE_NUMBERS,
+    hidden: int = HIDDEN,
 ) -> Correction:
     """Learned from those people of N that ``learned`` (N,) says; ``metres`` as of :func:`mean_distance_map`."""
     wrong = (told.truth - told.answers) @ metres.mT
@@ -145,7 +150,7 @@ def correction_of(
         inputs.append(standard(told.mirrored, mirror.identities(told.answers))[learned])
         off = mirror.identities(told.truth - told.answers)
         targets.append(((off @ metres.mT) @ ways)[learned].float())
-    network = train(torch.cat(inputs), torch.cat(targets))
+    network = train(torch.cat(inputs), torch.cat(targets), hidden)
     layers = [layer for layer in network if isinstance(layer, nn.Linear)]
     (w1, b1), (w2, b2), (w3, b3) = ((layer.weight.detach().double(), layer.bias.detach().double()) for layer in layers)
     back = torch.linalg.solve(metres, ways)
@@ -174,16 +179,16 @@ def mean_distance_map(model: FaceModel) -> np.ndarray:
     return np.linalg.qr(moved)[1] / np.sqrt(len(points))
 
 
-def train(inputs: torch.Tensor, targets: torch.Tensor) -> nn.Sequential:
+def train(inputs: torch.Tensor, targets: torch.Tensor, hidden: int) -> nn.Sequential:
     """Three layers, by AdamW at one cycle of rates; starts from no correction at all."""
     network = nn.Sequential(
-        nn.Linear(inputs.shape[1], HIDDEN),
+        nn.Linear(inputs.shape[1], hidden),
         nn.ReLU(),
         nn.Dropout(DROPPED),
-        nn.Linear(HIDDEN, HIDDEN),
+        nn.Linear(hidden, hidden),
         nn.ReLU(),
         nn.Dropout(DROPPED),
-        nn.Linear(HIDDEN, targets.shape[1]),
+        nn.Linear(hidden, targets.shape[1]),
     )
     last = network[-1]
     assert isinstance(last, nn.Linear)

@@ -27,8 +27,8 @@ from trainer.measure_detector import Mirror
 from trainer.measure_views import fingerprint
 from trainer.see_faces import add_arguments, not_learned_from, see_all
 
-# Numbers of how landmarks lie and were moved.
-NUMBERS = 128
+# Numbers of how landmarks lie and were moved, and hidden units.
+NUMBERS, HIDDEN = 128, 320
 
 
 def told_of(lm: LandmarkModel, network: TurnedHeadsNetwork, faces: Lesson, mirror: Mirror) -> Told:
@@ -72,7 +72,7 @@ def main() -> None:
     held_out = {kind: not_learned_from(len(faces.R)) for kind, faces in everybody.items()}
     torch.manual_seed(0)
     all_told = Told(*(torch.cat([getattr(each, f.name) for each in told.values()]) for f in fields(Told)))
-    correction = correction_of(all_told, ~torch.cat(list(held_out.values())), metres, mirror, NUMBERS)
+    correction = correction_of(all_told, ~torch.cat(list(held_out.values())), metres, mirror, NUMBERS, HIDDEN)
     about = {
         "model": lm.model.info.name,
         "faces": str(len(all_told.truth)),
