@@ -23,6 +23,7 @@ from torch import nn
 
 from backend.face_model.model import FaceModel
 from backend.face_model.registry import get_model
+from backend.geometry.alignment import small_similarities
 from backend.geometry.rotation import head_euler_degrees, rotation_from_head_euler
 from backend.reconstruction.correction import LARGEST_INPUT, Correction, CorrectStage
 from backend.reconstruction.landmark_model import shipped_regressor
@@ -169,11 +170,7 @@ def mean_distance_map(model: FaceModel) -> np.ndarray:
     mean square in metres, after the best similarity (to first order)."""
     face = model.regions["face"]
     points = model.mean[face].astype(np.float64)
-    points -= points.mean(axis=0)
-    axes = np.eye(3)
-    free = [np.tile(axis, len(points)) for axis in axes]
-    free += [np.cross(axis, points).ravel() for axis in axes] + [points.ravel()]
-    space = np.linalg.qr(np.stack(free, axis=1))[0]
+    space = np.linalg.qr(small_similarities(points))[0]
     moved = model.identity[:, face].astype(np.float64).reshape(len(model.identity), -1).T
     moved -= space @ (space.T @ moved)
     return np.linalg.qr(moved)[1] / np.sqrt(len(points))

@@ -51,3 +51,18 @@ def fit_similarity(
     variance = share @ (source_centred**2).sum(axis=1)
     scale = float((singular * signs).sum() / variance) if with_scale else 1.0
     return Similarity(scale, rotation, target_mean - scale * rotation @ source_mean)
+
+
+def small_similarities(points: np.ndarray) -> np.ndarray:
+    """How (N, 3) points move under similarities that hardly move them.
+
+    Returns
+    -------
+    (3 N, 7) float64
+        Columns: a shift along each axis, a turn about each axis and a growth, about the middle of the points; to first
+        order.
+    """
+    apart = points - points.mean(axis=0)
+    shifts = [np.tile(axis, len(points)) for axis in np.eye(3)]
+    turns = [np.cross(axis, apart).ravel() for axis in np.eye(3)]
+    return np.stack([*shifts, *turns, apart.ravel()], axis=1)

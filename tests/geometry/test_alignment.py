@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backend.geometry.alignment import Similarity, fit_similarity
+from backend.geometry.alignment import Similarity, fit_similarity, small_similarities
 from backend.geometry.rotation import matrix_from_rotation_vector
 
 POINTS = np.random.default_rng(0).normal(0.0, 1.0, (12, 3))
@@ -40,3 +40,13 @@ def test_a_point_of_no_weight_has_no_say():
     weights = np.ones(len(POINTS))
     weights[0] = 0.0
     np.testing.assert_allclose(fit_similarity(POINTS, target, weights).rotation, TRUTH.rotation, atol=1e-12)
+
+
+def test_a_small_similarity_moves_points_as_its_columns_say():
+    middle, small = POINTS.mean(axis=0), 1e-5
+    shift, turn, growth = np.array([2.0, -1.0, 0.5]), np.array([0.3, 0.1, -0.7]), 0.4
+    R = matrix_from_rotation_vector(small * turn)
+    moved = (1.0 + small * growth) * (POINTS - middle) @ R.T + middle + small * shift
+    said = small_similarities(POINTS) @ np.concatenate([shift, turn, [growth]])
+    np.testing.assert_allclose((moved - POINTS).ravel() / small, said, atol=1e-4)
+    assert np.linalg.matrix_rank(small_similarities(POINTS)) == 7

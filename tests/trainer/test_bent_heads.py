@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from backend.face_model.registry import get_model
+from backend.geometry.alignment import small_similarities
 from trainer.data.bent_heads import bend, bent, nearest_identity
 from trainer.data.people import draw_person
 from trainer.learn_correction import mean_distance_map
@@ -78,11 +79,7 @@ def test_a_bent_person_keeps_expression_and_camera(model):
 def without_similarity(model, offsets):
     """Offsets less the similarity of the face that is nearest to them, to first order."""
     face = model.regions["face"]
-    points = model.mean[face].astype(np.float64)
-    points -= points.mean(axis=0)
-    axes = np.eye(3)
-    free = [np.tile(a, len(points)) for a in axes] + [np.cross(a, points).ravel() for a in axes] + [points.ravel()]
-    space = np.linalg.qr(np.stack(free, axis=1))[0]
+    space = np.linalg.qr(small_similarities(model.mean[face].astype(np.float64)))[0]
     flat = offsets[face].ravel()
     left = np.zeros_like(offsets)
     left[face] = (flat - space @ (space.T @ flat)).reshape(-1, 3)

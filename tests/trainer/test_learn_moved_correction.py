@@ -58,8 +58,8 @@ def test_it_learns_and_reports(lm, told):
     torch.manual_seed(0)
     learned = torch.arange(PEOPLE) % 10 != 9
     metres = torch.as_tensor(mean_distance_map(lm.model))
-    correction = correction_of(told, learned, metres, Mirror.of(lm.model), learning.NUMBERS, 32)
-    assert correction.weight_2.shape == (32, 32)
+    correction = correction_of(told, learned, metres, Mirror.of(lm.model), learning.NUMBERS, 128)
+    assert correction.weight_2.shape == (128, 128)
     assert correction.shape_rows.shape == (learning.NUMBERS, 4 * lm.count)
     found = CorrectStage(correction, lm.device, lm.dtype).identity(told.apart, told.answers)
     yaw = np.linspace(0.0, 90.0, PEOPLE)

@@ -3,7 +3,7 @@
 What is learned on a model's own heads alone leans on them: a landmark is where such heads have one. Real heads, and
 those of other models, differ from all of them.
 
-Symbols: V vertices, F vertices of the face, I identity modes, K bumps.
+Symbols: V vertices, I identity modes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from backend.face_model.model import FaceModel
+from backend.geometry.alignment import small_similarities
 from trainer.data.people import IDENTITY_SIGMA, Person
 
 # Bumps of a head, how far each moves what lies in its middle (standard deviation of each axis, metres), how wide it is
@@ -51,13 +52,10 @@ def nearest_identity(model: FaceModel, offset: np.ndarray) -> np.ndarray:
     """
     face = model.regions["face"]
     points = model.mean[face].astype(np.float64)
-    points -= points.mean(axis=0)
-    axes = np.eye(3)
-    free = [np.tile(axis, len(points)) for axis in axes]
-    free += [np.cross(axis, points).ravel() for axis in axes] + [points.ravel()]
     modes = model.identity[:, face].astype(np.float64).reshape(len(model.identity), -1)
-    rows = np.concatenate([modes, np.stack(free)]).T / (LEFT_OVER_M * np.sqrt(len(points)))
+    sigma = LEFT_OVER_M * np.sqrt(len(points))
+    rows = np.concatenate([modes.T, small_similarities(points)], axis=1) / sigma
     prior = np.zeros(rows.shape[1])
     prior[: len(modes)] = IDENTITY_SIGMA**-2
-    right = rows.T @ (offset[face].ravel() / (LEFT_OVER_M * np.sqrt(len(points))))
+    right = rows.T @ (offset[face].ravel() / sigma)
     return np.linalg.solve(rows.T @ rows + np.diag(prior), right)[: len(modes)]
