@@ -242,7 +242,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What says which faces to see."""
     parser.add_argument("--turned", type=int, default=800, help=f"blocks of {BLOCK} people that are turned")
     parser.add_argument("--covered", type=int, default=600, help="blocks of people with something before their faces")
-    parser.add_argument("--bent", type=int, default=500, help="blocks of people with heads that the model cannot make")
+    parser.add_argument("--bent", type=int, default=420, help="blocks of people with heads that the model cannot make")
     parser.add_argument("--skins", type=Path, action="append", default=[], help="folder of photos that lend skins")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--store", type=Path, required=True, help="folder that keeps what was seen")
