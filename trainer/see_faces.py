@@ -184,8 +184,8 @@ def turned_by(model: FaceModel, seed: int, yaw: float, rng: np.random.Generator)
 
 def true_landmarks(lm: LandmarkModel, person: Person) -> np.ndarray:
     """(L, 2) pixels: where the fit has the landmarks of a person, its outline slid to where it reaches farthest."""
-    project = lambda embedding: torch.as_tensor(person.camera.project(embedding.points(vertices)))  # noqa: E731
     vertices = person.vertices.astype(np.float64)
+    project = lambda embedding: torch.as_tensor(person.camera.project(embedding.points(vertices)))  # noqa: E731
     image, outlines = project(lm.embedding), project(lm.strips.embedding).reshape(1, *lm.strip_mean.shape[:2], 2)
     outline = image[None, lm.contour]
     for _ in range(SLIDES):

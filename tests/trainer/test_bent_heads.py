@@ -7,8 +7,9 @@ import pytest
 
 from backend.face_model.registry import get_model
 from backend.geometry.alignment import small_similarities
+from trainer.data import bent_heads
 from trainer.data.bent_heads import bend, bent, nearest_identity
-from trainer.data.people import draw_person
+from trainer.data.people import IDENTITY_SIGMA, draw_person
 from trainer.learn_correction import mean_distance_map
 
 
@@ -53,12 +54,30 @@ def test_the_model_does_not_reach_them(model, bends):
         assert 1e3 * np.linalg.norm(metres @ found) > 0.1
 
 
-def test_the_nearest_head_of_one_of_the_models_is_that_head(model):
+def test_the_nearest_head_of_one_of_the_models_is_that_head_but_for_what_its_prior_holds_back(model, monkeypatch):
     truth = 0.3 * np.random.default_rng(0).normal(size=len(model.identity))
     offset = np.tensordot(truth, model.identity.astype(np.float64), 1)
-    found = nearest_identity(model, offset)
     metres = mean_distance_map(model)
-    assert np.linalg.norm(metres @ (found - truth)) < 0.25 * np.linalg.norm(metres @ truth)
+    short = []
+    for left_over in (bent_heads.LEFT_OVER_M, 1e-6):
+        monkeypatch.setattr(bent_heads, "LEFT_OVER_M", left_over)
+        off = metres @ (nearest_identity(model, offset) - truth)
+        short.append(np.linalg.norm(off) / np.linalg.norm(metres @ truth))
+    assert short[1] < 0.01
+    assert 0.05 < short[0] < 0.3, "as the constant's comment says"
+
+
+def test_the_nearest_head_is_the_least_squares_one(model, bends):
+    """Prior and similarity as rows of one plain system."""
+    face = model.regions["face"]
+    modes = model.identity[:, face].astype(np.float64).reshape(len(model.identity), -1).T
+    sigma = bent_heads.LEFT_OVER_M * np.sqrt(len(modes) / 3)
+    free = small_similarities(model.mean[face].astype(np.float64))
+    prior = np.concatenate([np.eye(modes.shape[1]) / IDENTITY_SIGMA, np.zeros((modes.shape[1], 7))], axis=1)
+    rows = np.concatenate([np.concatenate([modes, free], axis=1) / sigma, prior])
+    right = np.concatenate([bends[0][face].ravel() / sigma, np.zeros(modes.shape[1])])
+    expected = np.linalg.lstsq(rows, right, rcond=None)[0][: modes.shape[1]]
+    np.testing.assert_allclose(nearest_identity(model, bends[0]), expected, atol=1e-6)
 
 
 def test_a_head_elsewhere_turned_and_larger_is_the_same_head(model):

@@ -19,7 +19,8 @@ from trainer.data.people import IDENTITY_SIGMA, Person
 # Bumps of a head, how far each moves what lies in its middle (standard deviation of each axis, metres), how wide it is
 # (standard deviation, metres), and how much of that differs between the sides.
 BUMPS, BUMP_M, WIDTH_M, ONE_SIDED = 10, 1.0e-3, (0.012, 0.045), 0.3
-# What the model may leave of a bend when it is asked for the nearest head, metres: answers stay those of a likely one.
+# What the model may leave of a bend when it is asked for the nearest head, metres: answers stay those of a likely one,
+# and hold back an eighth to a quarter of what the model could follow.
 LEFT_OVER_M = 0.1e-3
 
 
