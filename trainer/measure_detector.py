@@ -1,6 +1,6 @@
 """Learn what landmarks say about identity, from people whose identity is known.
 
-Invented people are painted and detected; a ridge regression of their true coefficients on the detected
+Invented people, every other one with a head that the model cannot make, are painted and detected; a ridge regression of their true coefficients on the detected
 landmarks becomes the :class:`~backend.reconstruction.regress.Regressor` that the fit starts from.
 
     mgcface measure-detector --people 20000 --skins FOLDER --out FILE
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.linalg import eigh
 
 from backend.errors import MgcFaceError
 from backend.face_model.model import FaceModel
@@ -27,8 +28,9 @@ from backend.reconstruction.regress import Regressor, align, lift
 from backend.vision.landmark_sets import MIRROR
 from backend.vision.mediapipe_detector import MediaPipeDetector
 from backend.vision.photo import Photo
+from trainer.data.bent_heads import BENT, half_bent
 from trainer.data.painter import Painter
-from trainer.data.people import Person, draw_person
+from trainer.data.people import Person
 from trainer.data.skins import unwrap_skins
 
 LANDMARKS = "mediapipe478"
@@ -48,9 +50,12 @@ GUESSED = 12e-3
 READING_NOISE = 3e-4
 LIFTED_AT_ONCE = 2000
 RESIDUAL_FLOOR = 2e-3
-# Components that complete wrong landmarks, and the part of the people held out to measure the error.
+# No number of an identity is known better than this part of its variance among people.
+LEAST_LEFT = 0.01
+# Components that complete wrong landmarks, and in how many parts the people are told apart to measure errors on those
+# that were not learned from.
 COMPLETION_COMPONENTS = 100
-HELD_OUT = 0.05
+FOLDS = 5
 
 
 @dataclass
@@ -62,7 +67,7 @@ class Measurements:
     landmarks : (N, L, 2) float
         As detected, pixels.
     identity : (N, I) float
-        True coefficients.
+        True coefficients; of bent heads those of the model's nearest.
     missed : int
         People whom the detector did not find, or guessed.
     """
@@ -86,7 +91,7 @@ def measure(
     for done, (seed, landmarks) in enumerate(detections(model_name, people, workers, first_seed, skins)):
         if progress is not None:
             progress((done + 1) / people)
-        person = draw_person(model, seed)
+        person = half_bent(model, seed)
         if landmarks is None or landmark_error(model, person, landmarks) > GUESSED:
             missed += 1
             continue
@@ -99,7 +104,7 @@ Draw = Callable[[FaceModel, Painter, int], np.ndarray]
 
 
 def painted(model: FaceModel, painter: Painter, seed: int) -> np.ndarray:
-    return painter.paint(draw_person(model, seed), seed)
+    return painter.paint(half_bent(model, seed), seed)
 
 
 def detections(
@@ -162,7 +167,7 @@ def learn(measurements: Measurements, mirror: Mirror | None = None) -> Regressor
 
     With ``mirror`` every person counts twice, as seen and as seen in a mirror.
     """
-    landmarks = torch.as_tensor(measurements.landmarks)
+    landmarks = torch.as_tensor(measurements.landmarks, dtype=torch.float64)
     # Gaze is no part of who one is, and irises are guesses where eyes are closed.
     used = min(FACE_LANDMARKS, landmarks.shape[1])
     weight = torch.zeros(landmarks.shape[1], dtype=landmarks.dtype)
@@ -172,58 +177,87 @@ def learn(measurements: Measurements, mirror: Mirror | None = None) -> Regressor
         shape = (shape + mirror.shapes(shape[None])[0]) / 2.0
     shapes = align(landmarks, shape, weight.expand(len(landmarks), -1))
     shapes[:, used:] = shape[used:]
-    identity = torch.as_tensor(measurements.identity)
-    learned = len(shapes) - int(HELD_OUT * len(shapes))
     apart = (shapes - shape).flatten(1)
-    pairs = [(apart[:learned], identity[:learned])]
+    pairs = [(apart, torch.as_tensor(measurements.identity, dtype=torch.float64))]
     if mirror is not None:
-        reflected = (mirror.shapes(shapes[:learned]) - shape).flatten(1)
-        pairs.append((reflected, mirror.identities(identity[:learned])))
+        pairs.append(((mirror.shapes(shapes) - shape).flatten(1), mirror.identities(pairs[0][1])))
     turn = most_varied(torch.cat([inputs for inputs, _ in pairs]))
     columns = (weight > 0).repeat_interleave(2).repeat(3)
-    weights, intercept = ridge(pairs, turn, columns)
-    found = lift(apart[learned:], turn) @ weights.mT + intercept
-    _, _, components = torch.linalg.svd(apart[:learned], full_matrices=False)
-    components = components[:COMPLETION_COMPONENTS]
-    left = (apart - (apart @ components.mT) @ components).unflatten(1, (-1, 2))
-    residual = left.pow(2).sum(dim=2).mean(dim=0).sqrt()
+    # A person and the mirror image are in one part.
+    parts = [[(inputs[fold::FOLDS], targets[fold::FOLDS]) for inputs, targets in pairs] for fold in range(FOLDS)]
+    sums = [Sums.of(part, turn, columns) for part in parts]
+    total = sum(sums[1:], sums[0])
+    errors = []
+    for part, mine in zip(parts, sums):
+        weights, intercept = (total - mine).ridge()
+        errors += [targets - read(inputs, turn, columns) @ weights.mT - intercept for inputs, targets in part]
+    weights, intercept = total.ridge()
+    axes, left = told_apart(torch.cat(errors), torch.cat([targets for _, targets in pairs]))
+    components = torch.linalg.svd(apart, full_matrices=False)[2][:COMPLETION_COMPONENTS]
+    beside = (apart - (apart @ components.mT) @ components).unflatten(1, (-1, 2))
+    residual = beside.pow(2).sum(dim=2).mean(dim=0).sqrt()
+    every = weights.new_zeros(len(weights), len(columns))
+    every[:, columns] = weights
     return Regressor(
         shape=shape.flatten().numpy(),
         components=components.numpy(),
         residual=residual.clamp_min(RESIDUAL_FLOOR).numpy(),
         turn=turn.numpy(),
-        weights=weights.numpy(),
+        weights=every.numpy(),
         intercept=intercept.numpy(),
-        sigma=(found - identity[learned:]).std(dim=0).numpy(),
+        axes=axes.numpy(),
+        left=left.numpy(),
     )
 
 
-def ridge(
-    pairs: list[tuple[torch.Tensor, torch.Tensor]], turn: torch.Tensor, columns: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights (I, 6 L) and intercept (I,) from pairs of landmarks (N, 2 L) and identities (N, I).
+def read(apart: torch.Tensor, turn: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """(N, 2 L) from the mean -> (N, C): the ``columns`` (6 L,) of the lifted landmarks that get weights."""
+    return lift(apart, turn)[:, columns]
 
-    Only ``columns`` (6 L,) of the lifted landmarks get weights; the ridge is landmark noise.
-    """
-    size = int(columns.sum()) + 1
-    gram = torch.zeros(size, size, dtype=turn.dtype)
-    product = torch.zeros(size, pairs[0][1].shape[1], dtype=turn.dtype)
-    count = 0
-    for inputs, targets in pairs:
-        # Lifted landmarks of all people at once would fill the memory.
-        for part, target in zip(inputs.split(LIFTED_AT_ONCE), targets.split(LIFTED_AT_ONCE)):
-            lifted = lift(part, turn)[:, columns]
-            lifted = torch.cat([lifted, torch.ones_like(lifted[:, :1])], dim=1)
-            gram += lifted.mT @ lifted
-            product += lifted.mT @ target
-            count += len(part)
-    penalty = torch.full((size,), count * READING_NOISE**2, dtype=turn.dtype)
-    # The intercept is free; a trace of penalty keeps the system positive.
-    penalty[-1] = 1e-9 * count
-    solution = torch.cholesky_solve(product, torch.linalg.cholesky(gram + torch.diag(penalty)))
-    weights = torch.zeros(len(columns), product.shape[1], dtype=turn.dtype)
-    weights[columns] = solution[:-1]
-    return weights.mT.contiguous(), solution[-1]
+
+def told_apart(errors: torch.Tensor, identity: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """``axes`` and ``left`` of :class:`Regressor` from errors (N, I) and true identities (N, I)."""
+    people = identity - identity.mean(dim=0)
+    left, axes = eigh((errors.mT @ errors).numpy() / len(errors), (people.mT @ people).numpy() / len(people))
+    return torch.from_numpy(axes.T.copy()), torch.from_numpy(left).clamp(LEAST_LEFT, 1.0)
+
+
+@dataclass
+class Sums:
+    """What a ridge regression needs of N people: ``gram`` (C + 1, C + 1), ``product`` (C + 1, I), their ``count``."""
+
+    gram: torch.Tensor
+    product: torch.Tensor
+    count: int
+
+    @classmethod
+    def of(cls, pairs: list[tuple[torch.Tensor, torch.Tensor]], turn: torch.Tensor, columns: torch.Tensor) -> Sums:
+        """From pairs of landmarks (N, 2 L) and identities (N, I)."""
+        size = int(columns.sum()) + 1
+        found = cls(turn.new_zeros(size, size), turn.new_zeros(size, pairs[0][1].shape[1]), 0)
+        for inputs, targets in pairs:
+            # Lifted landmarks of all people at once would fill the memory.
+            for part, target in zip(inputs.split(LIFTED_AT_ONCE), targets.split(LIFTED_AT_ONCE)):
+                lifted = read(part, turn, columns)
+                lifted = torch.cat([lifted, torch.ones_like(lifted[:, :1])], dim=1)
+                found.gram += lifted.mT @ lifted
+                found.product += lifted.mT @ target
+                found.count += len(part)
+        return found
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(self.gram + other.gram, self.product + other.product, self.count + other.count)
+
+    def __sub__(self, other: Sums) -> Sums:
+        return Sums(self.gram - other.gram, self.product - other.product, self.count - other.count)
+
+    def ridge(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights (I, C) and intercept (I,); the ridge is landmark noise."""
+        penalty = self.gram.new_full((len(self.gram),), self.count * READING_NOISE**2)
+        # The intercept is free; a trace of penalty keeps the system positive.
+        penalty[-1] = 1e-9 * self.count
+        solution = torch.cholesky_solve(self.product, torch.linalg.cholesky(self.gram + torch.diag(penalty)))
+        return solution[:-1].mT.contiguous(), solution[-1]
 
 
 def most_varied(apart: torch.Tensor) -> torch.Tensor:
@@ -304,6 +338,7 @@ def run(
         "people": str(found),
         "missed": str(measurements.missed),
         "photos_lending_skins": str(len(photos or ())),
+        "bent": str(BENT),
     }
     learn(measurements, Mirror.of(model)).save(output, metadata)
     return found, measurements.missed

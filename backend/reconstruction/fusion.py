@@ -1,17 +1,18 @@
 """What several regressed identities of one person say together.
 
 The regression (:mod:`backend.reconstruction.regress`) answers for each photo with the mean of what its
-landmarks leave possible. Of a person's coefficient ``a`` with prior variance ``s^2`` the answer is
+landmarks leave possible. In its own numbers, which are independent and vary by 1 among people
+(:class:`~backend.reconstruction.regress.IdentityErrors`), the answer to one of them, ``a``, is
 
-    m_i = k a + e_i,    k = 1 - sigma^2 / s^2,    var e_i = k (1 - k) s^2,
+    m_i = k a + e_i,    k = 1 - sigma^2,    var e_i = k (1 - k),
 
 shrunk towards the mean face by as much as one photo leaves open. Photos of one person err alike (the same
 brows, the same model, much the same view), more so the nearer their views are, so neither the average of the
 answers is right (it stays as shrunk as each) nor their sum (it counts the common error as news). With
 ``r_ij`` the correlation of the errors, answers correlate by ``R_ij = k + (1 - k) r_ij``, and the least
-squares estimate of the coefficient is
+squares estimate of the number is
 
-    sum_i w_i m_i,    w = R^-1 1,    of variance  s^2 - k s^2 1' R^-1 1.
+    sum_i w_i m_i,    w = R^-1 1,    of variance  1 - k 1' R^-1 1.
 
 For one photo that is the photo's own answer; for alike photos their average; for photos that err on their
 own it undoes the shrinking as evidence adds up.
@@ -21,13 +22,13 @@ Symbols: B photos, L landmarks, I identity modes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-# Prior standard deviation of identity coefficients among the people that the regression was learned from.
-PRIOR_SIGMA = 0.8
-# A coefficient about which one photo says less than this part of its variance counts as saying this much.
+from backend.reconstruction.regress import IdentityErrors
+
+# A number about which one photo says less than this part of its variance counts as saying this much.
 LEAST_SHARE = 0.01
 
 # Correlation of the errors of two photos: for one view, for views far apart, and the angle between views
@@ -50,47 +51,52 @@ class IdentityPrior:
     mean : (I,) float
     precision : (I, I) float
         How firmly the fit holds to the mean.
-    sigma : (I,) float
-        Standard deviation of the mean's error.
+    covariance : (I, I) float
+        Of the mean's error.
     """
 
     mean: torch.Tensor
     precision: torch.Tensor
-    sigma: torch.Tensor
+    covariance: torch.Tensor
 
 
-def fuse(answers: torch.Tensor, sigma: torch.Tensor, views: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def fuse(answers: torch.Tensor, errors: IdentityErrors, views: torch.Tensor) -> tuple[torch.Tensor, IdentityErrors]:
     """Best estimate of an identity from the answers of several photos.
 
     Parameters
     ----------
     answers : (B, I) float
         Regressed identities, standard deviations of the model.
-    sigma : (I,) float
-        Error of the regression on one photo.
+    errors : IdentityErrors
+        Of the regression on one photo.
     views : (B, 3) float
         Unit vectors from the camera towards the face, in the frame of the head.
 
     Returns
     -------
-    mean, sigma : (I,) float
+    (I,) float and its errors
     """
-    share = (1.0 - (sigma / PRIOR_SIGMA) ** 2).clamp(LEAST_SHARE, 1.0)
-    excess = doubt(answers, sigma, views)
+    share = shares(errors)
+    excess = doubt(answers, errors, views)
     correlation = answer_correlation(share, views, excess - excess.min())
-    ones = torch.ones_like(answers.mT)[..., None]
+    numbers = answers @ errors.axes.mT
+    ones = torch.ones_like(numbers.mT)[..., None]
     weights = torch.cholesky_solve(ones, torch.linalg.cholesky(correlation))[..., 0]  # (I, B)
     # What further photos take off the error of one.
-    news = PRIOR_SIGMA**2 * share * (weights.sum(dim=1) - 1.0)
-    left = (sigma**2 - news).clamp_min(LEAST_SHARE * PRIOR_SIGMA**2)
-    return (weights * answers.mT).sum(dim=1), left.sqrt()
+    news = share * (weights.sum(dim=1) - 1.0)
+    mean = errors.back @ (weights * numbers.mT).sum(dim=1)
+    return mean, replace(errors, left=(errors.left - news).clamp_min(LEAST_SHARE))
 
 
-def doubt(answers: torch.Tensor, sigma: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
+def shares(errors: IdentityErrors) -> torch.Tensor:
+    """(I,) the part of each number's variance that one photo tells."""
+    return (1.0 - errors.left).clamp(LEAST_SHARE, 1.0)
+
+
+def doubt(answers: torch.Tensor, errors: IdentityErrors, views: torch.Tensor) -> torch.Tensor:
     """(B,) error variance of each answer beyond what the regression says of itself, in variances of an answer."""
     turned = torch.rad2deg(torch.acos((-views[:, 2]).clamp(-1.0, 1.0)))
-    share = (1.0 - (sigma / PRIOR_SIGMA) ** 2).clamp(LEAST_SHARE, 1.0)
-    size = answers.pow(2).mean(dim=1) / (PRIOR_SIGMA**2 * share).mean()
+    size = (answers @ errors.axes.mT).pow(2).mean(dim=1) / shares(errors).mean()
     wild = torch.where(size > LARGEST_ANSWER, size, 0.0)
     return ((turned - TURNED_FROM_DEG) / TURNED_SCALE_DEG).clamp_min(0.0) + wild
 
@@ -104,8 +110,8 @@ def answer_correlation(share: torch.Tensor, views: torch.Tensor, excess: torch.T
     return answers - torch.diag_embed(torch.diagonal(answers, dim1=1, dim2=2)) + torch.diag(1.0 + excess)
 
 
-def fused(answers: torch.Tensor, sigma: torch.Tensor, views: torch.Tensor, precision: torch.Tensor) -> IdentityPrior:
+def fused(answers: torch.Tensor, errors: IdentityErrors, views: torch.Tensor, precision: torch.Tensor) -> IdentityPrior:
     """Belief from the answers of B photos of one person; ``precision`` (I, I) is how firmly one photo's fit holds."""
-    mean, sigma = fuse(answers, sigma, views)
+    mean, left = fuse(answers, errors, views)
     # The landmarks of B photos pull like B photos; a prior B times as firm keeps the balance of one.
-    return IdentityPrior(mean, precision * len(answers), sigma)
+    return IdentityPrior(mean, precision * len(answers), left.covariance)

@@ -92,7 +92,7 @@ def regressed(fitter: Fitter, observations: Sequence[Observation]) -> Answers | 
     problem = Problem(fitter, [as_detected(o) for o in observations])
     views = views_of(problem.start())
     answers = regress.identity(problem.detected, problem.trust)
-    return Answers(*(x.cpu().numpy() for x in (answers, views, doubt(answers, regress.sigma, views))))
+    return Answers(*(x.cpu().numpy() for x in (answers, views, doubt(answers, regress.errors, views))))
 
 
 def views_of(state: State) -> torch.Tensor:
@@ -133,7 +133,7 @@ class JointProblem(Problem):
         self.precision[self.shared] = 0.0
         self.precision[:, self.shared] = 0.0
         alone = fitter.precision[self.shared][:, self.shared]
-        self.prior = IdentityPrior(alone.new_zeros(identity), alone, alone.new_ones(identity))
+        self.prior = IdentityPrior(alone.new_zeros(identity), alone, torch.eye(identity).to(alone))
 
     def solve_together(self) -> JointFit:
         state, iterations, converged = self.descend_from(self.believe())
@@ -160,7 +160,7 @@ class JointProblem(Problem):
         state = self.start()
         if self.lm.regress is not None:
             views = views_of(Problem(self.fitter, self.read_from).start())
-            self.prior = fused(self.regressed(), self.lm.regress.sigma, views, self.prior.precision)
+            self.prior = fused(self.regressed(), self.lm.regress.errors, views, self.prior.precision)
         return state
 
     def descend_from(self, state: State) -> tuple[State, int, bool]:
@@ -259,8 +259,9 @@ class JointProblem(Problem):
         mixed = e.mixed * keep[:, :, None]
         schur = e.shared - (mixed.mT @ torch.cholesky_solve(mixed, factor)).sum(dim=0)
         variance = torch.diagonal(torch.cholesky_inverse(torch.linalg.cholesky(schur)))
-        sigma = torch.hypot(variance.sqrt(), self.prior.sigma) if self.lm.regress is not None else variance.sqrt()
-        sigma = sigma.clamp_max(1.0).cpu().numpy().astype(np.float32)
+        if self.lm.regress is not None:
+            variance = variance + torch.diagonal(self.prior.covariance)
+        sigma = variance.sqrt().clamp_max(1.0).cpu().numpy().astype(np.float32)
         # A photo by itself leaves the size of a head open; the prior that all share closes it.
         self.precision[self.shared[:, None], self.shared] = self.prior.precision
         self.expected = self.prior.mean.expand(len(keep), -1)
@@ -278,7 +279,7 @@ FIXED_PRECISION = 1e8
 def firm(identity: torch.Tensor) -> IdentityPrior:
     """That the identity (I,) is known."""
     precision = torch.eye(len(identity)).to(identity) * FIXED_PRECISION
-    return IdentityPrior(identity.clone(), precision, torch.zeros_like(identity))
+    return IdentityPrior(identity.clone(), precision, torch.zeros_like(precision))
 
 
 def fit_to_identity(

@@ -181,7 +181,7 @@ def refine(
     held = problem.equations(unknowns.state(fitter)).local.cpu().numpy()
     done = [0.0]
     alive = (lambda: step_done(done[0])) if step_done else (lambda: None)
-    solve = Solve(fitter, face, list(shots), unknowns, held, problem.prior.sigma.cpu().numpy(), alive)
+    solve = Solve(fitter, face, list(shots), unknowns, held, problem.prior.covariance.cpu().numpy(), alive)
     for count, blur in enumerate(BLURS_MM):
         solve.step(blur)
         done[0] = (count + 1) / len(BLURS_MM)

@@ -130,8 +130,8 @@ class Solve:
         As the landmarks have it.
     held : (N, 7 + E, 7 + E) float
         Curvature of the landmarks' cost there.
-    sigma : (I,) float
-        Standard deviation of the identity's error.
+    covariance : (I, I) float
+        Of the identity's error.
     alive : callable, optional
         Called between parts of the work, several times a second; may raise to stop.
     """
@@ -143,7 +143,7 @@ class Solve:
         shots: list[Shot],
         start: Unknowns,
         held: np.ndarray,
-        sigma: np.ndarray,
+        covariance: np.ndarray,
         alive: Callable[[], object] = lambda: None,
     ) -> None:
         self.alive = alive
@@ -151,7 +151,7 @@ class Solve:
         self.identities = fitter.lm.identity_count
         lower, upper = (bound.cpu().numpy()[self.identities :] for bound in (fitter.lower, fitter.upper))
         self.bounds = (lower, upper)
-        self.sigma = sigma
+        self.sigma = np.sqrt(np.diagonal(covariance))
         # Precision of everything known before, in the order of all unknowns.
         size = held.shape[1] + BASIS_SIZE
         self.size, self.count = size, len(shots) * size
@@ -160,8 +160,10 @@ class Solve:
             first, light = photo * size, photo * size + held.shape[1]
             self.precision[first:light, first:light] = block
             self.precision[range(light, first + size), range(light, first + size)] = LIGHT_PRECISION
-        known = np.concatenate([sigma**-2.0, np.ones(len(start.albedo))])
-        self.precision[range(self.count, len(self.precision)), range(self.count, len(self.precision))] = known
+        identity = slice(self.count, self.count + self.identities)
+        self.precision[identity, identity] = np.linalg.inv(covariance)
+        albedo = range(identity.stop, len(self.precision))
+        self.precision[albedo, albedo] = 1.0
         self.identity_shapes = self.model.identity[:, face.vertices].astype(np.float64)
         self.expression_shapes = self.model.expression[:, face.vertices].astype(np.float64)
         # Normals turn with the shapes of a head nearly as they do with those of one that is a millimetre off.

@@ -190,7 +190,7 @@ def test_each_step_lowers_what_it_minimises(model, fitter, people):
     problem.believe()
     state = Unknowns.of(fit, face)
     held = problem.equations(state.state(fitter)).local.numpy()
-    solve = Solve(fitter, face, shots, state, held, problem.prior.sigma.numpy())
+    solve = Solve(fitter, face, shots, state, held, problem.prior.covariance.numpy())
 
     def cost() -> float:
         rows = solve.rows(BLURS_MM[0])

@@ -8,13 +8,15 @@ Symbols: V vertices, I identity modes.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import replace
 
 import numpy as np
 
 from backend.face_model.model import FaceModel
 from backend.geometry.alignment import small_similarities
-from trainer.data.people import IDENTITY_SIGMA, Person
+from backend.reconstruction.texture_atlas import kept
+from trainer.data.people import IDENTITY_SIGMA, Person, draw_person
 
 # Bumps of a head, how far each moves what lies in its middle (standard deviation of each axis, metres), how wide it is
 # (standard deviation, metres), and how much of that differs between the sides.
@@ -22,6 +24,8 @@ BUMPS, BUMP_M, WIDTH_M, ONE_SIDED = 10, 1.0e-3, (0.012, 0.045), 0.3
 # What the model may leave of a bend when it is asked for the nearest head, metres: answers stay those of a likely one,
 # and hold back an eighth to a quarter of what the model could follow.
 LEFT_OVER_M = 0.1e-3
+# How many of the people that landmarks are read of are bent.
+BENT = 0.5
 
 
 def bend(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
@@ -46,17 +50,33 @@ def bent(model: FaceModel, person: Person, rng: np.random.Generator) -> Person:
     return replace(person, identity=identity, vertices=person.vertices + offset)
 
 
-def nearest_identity(model: FaceModel, offset: np.ndarray) -> np.ndarray:
+def half_bent(model: FaceModel, seed: int) -> Person:
+    """The person of a seed, every other one bent."""
+    person, rng = draw_person(model, seed), np.random.default_rng([seed, 79])
+    return bent(model, person, rng) if rng.random() < BENT else person
+
+
+def nearest_identity(model: FaceModel, offset: np.ndarray, left_over_m: float = LEFT_OVER_M) -> np.ndarray:
     """(I,) coefficients that bend the face most like ``offset`` (V, 3) metres.
 
     Least squares over the face with the prior of identities; a similarity of the whole is free.
     """
+    key = (id(model), left_over_m)
+    found = kept(_nearest, key, model, lambda: nearest_map(model, left_over_m))
+    return found @ offset[model.regions["face"]].ravel()
+
+
+# The model and the map of each key: a map is a second's work, and everybody drawn asks for it.
+_nearest: OrderedDict[tuple[int, float], tuple[FaceModel, np.ndarray]] = OrderedDict()
+
+
+def nearest_map(model: FaceModel, left_over_m: float) -> np.ndarray:
+    """(I, 3 F): :func:`nearest_identity` as a matrix, F vertices of the face."""
     face = model.regions["face"]
     points = model.mean[face].astype(np.float64)
     modes = model.identity[:, face].astype(np.float64).reshape(len(model.identity), -1)
-    sigma = LEFT_OVER_M * np.sqrt(len(points))
+    sigma = left_over_m * np.sqrt(len(points))
     rows = np.concatenate([modes.T, small_similarities(points)], axis=1) / sigma
     prior = np.zeros(rows.shape[1])
     prior[: len(modes)] = IDENTITY_SIGMA**-2
-    right = rows.T @ (offset[face].ravel() / sigma)
-    return np.linalg.solve(rows.T @ rows + np.diag(prior), right)[: len(modes)]
+    return np.linalg.solve(rows.T @ rows + np.diag(prior), rows.T)[: len(modes)] / sigma
