@@ -1,7 +1,8 @@
 """Learn what landmarks say about identity, from people whose identity is known.
 
-Invented people, every other one with a head that the model cannot make, are painted and detected; a ridge regression of their true coefficients on the detected
-landmarks becomes the :class:`~backend.reconstruction.regress.Regressor` that the fit starts from.
+Invented people, every other one with a head that the model cannot make, are painted and detected; a ridge regression of
+their true coefficients on the detected landmarks becomes the :class:`~backend.reconstruction.regress.Regressor` that
+the fit starts from.
 
     mgcface measure-detector --people 20000 --skins FOLDER --out FILE
 
