@@ -1,9 +1,8 @@
 """Learn what is wrong with the regression's answers for turned and covered faces.
 
-People that the regression never saw are painted, every other one bent (``bent_heads.py``), a quarter of them turned
-anyhow, a fifth behind a hand or locks of hair; they are detected, regressed, and a small network learns the true
-identity less the regressed one. What it is judged by while it learns is how far the vertices of the face move, after
-the best similarity.
+People that the regression never saw are painted, a quarter of them turned anyhow, a fifth behind a hand or locks of
+hair; they are detected, regressed, and a small network learns the true identity less the regressed one. What it is
+judged by while it learns is how far the vertices of the face move, after the best similarity.
 
     python -m trainer.learn_correction --people 16000 --skins FOLDER --workers 2 --out FILE
 
@@ -30,10 +29,9 @@ from backend.reconstruction.correction import LARGEST_INPUT, Correction, Correct
 from backend.reconstruction.landmark_model import shipped_regressor
 from backend.reconstruction.regress import RegressStage
 from backend.rendering.tone import linear_to_srgb, srgb_to_linear
-from trainer.data.bent_heads import half_bent
 from trainer.data.occluders import Capsules, draw_over, hands_and_locks
 from trainer.data.painter import Painter
-from trainer.data.people import Person, turned
+from trainer.data.people import Person, draw_person, turned
 from trainer.data.skins import unwrap_skins
 from trainer.measure_detector import LANDMARKS, Mirror, detections
 from trainer.measure_views import fingerprint
@@ -63,7 +61,7 @@ class Seen:
 
 def difficult_person(model: FaceModel, seed: int) -> tuple[Person, bool, np.random.Generator]:
     """The person of a seed, whether something is before the face, and the generator that draws it."""
-    person = half_bent(model, seed)
+    person = draw_person(model, seed)
     rng = np.random.default_rng([seed, 77])
     if rng.random() < TURNED:
         R = rotation_from_head_euler(rng.uniform(-LARGEST_YAW, LARGEST_YAW), rng.normal(0, 10), rng.normal(0, 8))

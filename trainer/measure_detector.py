@@ -1,8 +1,7 @@
 """Learn what landmarks say about identity, from people whose identity is known.
 
-Invented people, every other one with a head that the model cannot make, are painted and detected; a ridge regression of
-their true coefficients on the detected landmarks becomes the :class:`~backend.reconstruction.regress.Regressor` that
-the fit starts from.
+Invented people are painted and detected; a ridge regression of their true coefficients on the detected
+landmarks becomes the :class:`~backend.reconstruction.regress.Regressor` that the fit starts from.
 
     mgcface measure-detector --people 20000 --skins FOLDER --out FILE
 
@@ -29,9 +28,8 @@ from backend.reconstruction.regress import Regressor, align, lift
 from backend.vision.landmark_sets import MIRROR
 from backend.vision.mediapipe_detector import MediaPipeDetector
 from backend.vision.photo import Photo
-from trainer.data.bent_heads import BENT, half_bent
 from trainer.data.painter import Painter
-from trainer.data.people import Person
+from trainer.data.people import Person, draw_person
 from trainer.data.skins import unwrap_skins
 
 LANDMARKS = "mediapipe478"
@@ -68,7 +66,7 @@ class Measurements:
     landmarks : (N, L, 2) float
         As detected, pixels.
     identity : (N, I) float
-        True coefficients; of bent heads those of the model's nearest.
+        True coefficients.
     missed : int
         People whom the detector did not find, or guessed.
     """
@@ -92,7 +90,7 @@ def measure(
     for done, (seed, landmarks) in enumerate(detections(model_name, people, workers, first_seed, skins)):
         if progress is not None:
             progress((done + 1) / people)
-        person = half_bent(model, seed)
+        person = draw_person(model, seed)
         if landmarks is None or landmark_error(model, person, landmarks) > GUESSED:
             missed += 1
             continue
@@ -105,7 +103,7 @@ Draw = Callable[[FaceModel, Painter, int], np.ndarray]
 
 
 def painted(model: FaceModel, painter: Painter, seed: int) -> np.ndarray:
-    return painter.paint(half_bent(model, seed), seed)
+    return painter.paint(draw_person(model, seed), seed)
 
 
 def detections(
@@ -339,7 +337,6 @@ def run(
         "people": str(found),
         "missed": str(measurements.missed),
         "photos_lending_skins": str(len(photos or ())),
-        "bent": str(BENT),
     }
     learn(measurements, Mirror.of(model)).save(output, metadata)
     return found, measurements.missed

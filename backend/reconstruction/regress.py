@@ -29,9 +29,9 @@ ROUNDS = 6
 HALF_TRUST_SIGMAS = 6.0
 WILD_SIGMAS = 12.0
 
-# Identities farther from the mean than this, as a norm over all modes, are nobody's: invented people lie at 8.1 +- 0.8,
-# and of answers for 2,486 of them that nothing was learned from one in a hundred is beyond 4.4. Landmarks completed
-# from too few can imply one.
+# Identities farther from the mean than this, as a norm over all modes, are nobody's: invented people lie at 7.6 +- 0.6,
+# and answers for a thousand of them that nothing was learned from reached 4.5. Landmarks completed from too few can
+# imply one.
 FARTHEST = 10.0
 
 # Turns past this many standard deviations are treated as if they were this large.

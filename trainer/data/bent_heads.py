@@ -16,7 +16,7 @@ import numpy as np
 from backend.face_model.model import FaceModel
 from backend.geometry.alignment import small_similarities
 from backend.reconstruction.texture_atlas import kept
-from trainer.data.people import IDENTITY_SIGMA, Person, draw_person
+from trainer.data.people import IDENTITY_SIGMA, Person
 
 # Bumps of a head, how far each moves what lies in its middle (standard deviation of each axis, metres), how wide it is
 # (standard deviation, metres), and how much of that differs between the sides.
@@ -24,8 +24,6 @@ BUMPS, BUMP_M, WIDTH_M, ONE_SIDED = 10, 1.0e-3, (0.012, 0.045), 0.3
 # What the model may leave of a bend when it is asked for the nearest head, metres: answers stay those of a likely one,
 # and hold back an eighth to a quarter of what the model could follow.
 LEFT_OVER_M = 0.1e-3
-# How many of the people that landmarks are read of are bent.
-BENT = 0.5
 
 
 def bend(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
@@ -48,12 +46,6 @@ def bent(model: FaceModel, person: Person, rng: np.random.Generator) -> Person:
     offset = bend(model, rng)
     identity = person.identity + nearest_identity(model, offset)
     return replace(person, identity=identity, vertices=person.vertices + offset)
-
-
-def half_bent(model: FaceModel, seed: int) -> Person:
-    """The person of a seed, every other one bent."""
-    person, rng = draw_person(model, seed), np.random.default_rng([seed, 79])
-    return bent(model, person, rng) if rng.random() < BENT else person
 
 
 def nearest_identity(model: FaceModel, offset: np.ndarray, left_over_m: float = LEFT_OVER_M) -> np.ndarray:
