@@ -33,7 +33,7 @@ LEAST_SHARE = 0.01
 
 # Correlation of the errors of two photos: for one view, for views far apart, and the angle between views
 # (degrees) over which one becomes the other. Measured on invented people, `trainer/measure_views.py` (0.30 within
-# 6 degrees, 0.10 at 30, 0.06 beyond 45), and set by what fuses best for half of 290 others.
+# 12 degrees, 0.13 at 30, 0.1 beyond 45), and set by what fuses best for half of 290 of them.
 ALIKE, APART, ANGLE_DEG = 0.4, 0.05, 25.0
 # A head turned this far is read worse than the regression says of itself: from the first angle on, the error
 # variance grows by the second's worth of itself per angle.
