@@ -208,6 +208,28 @@ def test_each_step_lowers_what_it_minimises(model, fitter, people):
     assert costs[-1] < costs[0] and costs[1] < costs[0]
 
 
+def test_what_is_known_of_an_identity_stays(model, fitter, people):
+    """A mixture of coefficients that is known moves a thousandth as far as the others together."""
+    _, photos, seen, fit = people[1]
+    shots = [shoot(model, photo.pixels, each) for photo, each in zip(photos, fit.photos)]
+    face = face_of(model)
+    problem = photometric.JointProblem(fitter, seen)
+    problem.believe()
+    state = Unknowns.of(fit, face)
+    held = problem.equations(state.state(fitter)).local.numpy()
+    free = problem.prior.covariance.numpy()
+    known = np.random.default_rng(0).normal(size=len(free))
+    known /= np.linalg.norm(known)
+    within = np.eye(len(free)) - np.outer(known, known)
+    moves = []
+    for covariance in (free, within @ free @ within + 1e-8 * np.outer(known, known)):
+        solve = Solve(fitter, face, shots, Unknowns.of(fit, face), held, covariance)
+        solve.step(BLURS_MM[0])
+        moves.append(solve.now.identity - state.identity)
+    assert abs(moves[0] @ known) > 0.03 * np.linalg.norm(moves[0])
+    assert abs(moves[1] @ known) < 1e-3 * np.linalg.norm(moves[1])
+
+
 # --- what it does -----------------------------------------------------------------------------------------
 
 

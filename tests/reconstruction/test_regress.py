@@ -13,6 +13,10 @@ from backend.geometry.rotation import rotation_from_head_euler
 from backend.reconstruction.landmark_model import shipped_regressor
 from backend.reconstruction.regress import FARTHEST, Regressor, RegressStage, align, lift
 from backend.vision.landmark_sets import FACE_OVAL
+from backend.vision.mediapipe_detector import MediaPipeDetector
+from backend.vision.photo import Photo
+from trainer.data.painter import Painter
+from trainer.data.people import draw_person
 
 SET = "mediapipe478"
 
@@ -65,6 +69,25 @@ def test_it_tells_people_apart_and_knows_the_same_one_turned(model, stage):
     unit = [a / np.linalg.norm(a, axis=1, keepdims=True) for a in centred]
     found = (unit[0] @ unit[1].T).argmax(axis=1)
     assert (found == np.arange(12)).sum() >= 10
+
+
+def test_it_knows_which_numbers_landmarks_tell(model, stage):
+    """On painted people that nothing was learned from."""
+    painter, detector = Painter(model), MediaPipeDetector(passes=2, threads=1)
+    truth, found = [], []
+    for seed in range(9_210_000, 9_210_040):
+        person = draw_person(model, seed)
+        faces = detector.detect(Photo(painter.paint(person, seed)))
+        if faces:
+            truth.append(person.identity)
+            found.append(identity_from(stage, faces[0].landmarks[SET].astype(np.float64)))
+    assert len(truth) >= 36
+    errors = stage.errors.axes.numpy() @ (np.array(found) - np.array(truth)).T
+    left, told = (errors**2).mean(axis=1), stage.errors.left.numpy()
+    assert (np.diff(told) >= 0).all() and told[0] < 0.3 and told[20] > 0.8
+    assert left[:5].mean() < 0.65 and left[-40:].mean() > 0.8
+    np.testing.assert_allclose(stage.sigma, np.sqrt(np.diagonal(stage.errors.covariance)))
+    assert 0.5 < stage.sigma.min() and stage.sigma.max() < 0.9, "and each coefficient alone is told little"
 
 
 def test_landmarks_that_no_face_explains_are_completed(model, stage):
