@@ -181,16 +181,20 @@ def test_equations_are_those_with_the_skins_own_part_as_unknowns():
     assert np.allclose(gradient, factor * (pull[:size] - full[:size, size:] @ inner @ pull[size:]))
 
 
-def test_each_step_lowers_what_it_minimises(model, fitter, people):
-    """The robust cost with its priors, at one blur and one scale of errors."""
-    _, photos, seen, fit = people[1]
+def started(model, fitter, person):
+    """Shots, start, what landmarks hold and the identity's covariance, as ``refine`` has them."""
+    _, photos, seen, fit = person
     shots = [shoot(model, photo.pixels, each) for photo, each in zip(photos, fit.photos)]
-    face = face_of(model)
     problem = photometric.JointProblem(fitter, seen)
     problem.believe()
-    state = Unknowns.of(fit, face)
-    held = problem.equations(state.state(fitter)).local.numpy()
-    solve = Solve(fitter, face, shots, state, held, problem.prior.covariance.numpy())
+    state = Unknowns.of(fit, face_of(model))
+    return shots, state, problem.equations(state.state(fitter)).local.numpy(), problem.prior.covariance.numpy()
+
+
+def test_each_step_lowers_what_it_minimises(model, fitter, people):
+    """The robust cost with its priors, at one blur and one scale of errors."""
+    shots, state, held, free = started(model, fitter, people[1])
+    solve = Solve(fitter, face_of(model), shots, state, held, free)
 
     def cost() -> float:
         rows = solve.rows(BLURS_MM[0])
@@ -210,20 +214,13 @@ def test_each_step_lowers_what_it_minimises(model, fitter, people):
 
 def test_what_is_known_of_an_identity_stays(model, fitter, people):
     """A mixture of coefficients that is known moves a thousandth as far as the others together."""
-    _, photos, seen, fit = people[1]
-    shots = [shoot(model, photo.pixels, each) for photo, each in zip(photos, fit.photos)]
-    face = face_of(model)
-    problem = photometric.JointProblem(fitter, seen)
-    problem.believe()
-    state = Unknowns.of(fit, face)
-    held = problem.equations(state.state(fitter)).local.numpy()
-    free = problem.prior.covariance.numpy()
+    shots, state, held, free = started(model, fitter, people[1])
     known = np.random.default_rng(0).normal(size=len(free))
     known /= np.linalg.norm(known)
     within = np.eye(len(free)) - np.outer(known, known)
     moves = []
     for covariance in (free, within @ free @ within + 1e-8 * np.outer(known, known)):
-        solve = Solve(fitter, face, shots, Unknowns.of(fit, face), held, covariance)
+        solve = Solve(fitter, face_of(model), shots, replace(state, light=state.light.copy()), held, covariance)
         solve.step(BLURS_MM[0])
         moves.append(solve.now.identity - state.identity)
     assert abs(moves[0] @ known) > 0.03 * np.linalg.norm(moves[0])
