@@ -27,10 +27,9 @@ from backend.errors import MgcFaceError
 from backend.face_model.model import FaceModel
 from backend.face_model.registry import get_model
 from backend.reconstruction.fit import Fitter, Problem
-from backend.reconstruction.fusion import shares
+from backend.reconstruction.fusion import LEAST_SHARE, PRIOR_SIGMA
 from backend.reconstruction.landmark_model import DATA, LandmarkModel
 from backend.reconstruction.observation import observe
-from backend.reconstruction.regress import IdentityErrors
 from backend.reconstruction.same_person import PersonStatistics
 from backend.vision.decode import load_photo
 from backend.vision.mediapipe_detector import MediaPipeDetector
@@ -111,10 +110,10 @@ def shrunk(covariance: np.ndarray) -> np.ndarray:
     return (1.0 - SHRINKAGE) * covariance + SHRINKAGE * np.diag(np.diag(covariance))
 
 
-def error_correlations(series: Series, known: IdentityErrors) -> list[tuple[float, float, int, float]]:
+def error_correlations(series: Series, sigma: np.ndarray) -> list[tuple[float, float, int, float]]:
     """Rows of (from degrees, to degrees, pairs, correlation of the errors of two photos of one person)."""
-    axes = known.axes.numpy().T
-    errors = series.answers @ axes - shares(known).numpy() * (series.identity @ axes)[:, None]
+    share = (1.0 - (sigma / PRIOR_SIGMA) ** 2).clip(LEAST_SHARE)
+    errors = series.answers - share * series.identity[:, None]
     variance = (errors**2).mean(axis=(0, 1)).sum()
     first, second = np.triu_indices(errors.shape[1], 1)
     cosine = np.einsum("pki,pki->pk", series.views[:, first], series.views[:, second])
@@ -150,7 +149,7 @@ def main() -> None:
     middle = np.mean([one[0] for one in real if one is not None], axis=0)
     series = paint_series(model, fitter, options.people, FIRST_SEED, skins)
     assert fitter.lm.regress is not None
-    for low, high, pairs, correlation in error_correlations(series, fitter.lm.regress.errors):
+    for low, high, pairs, correlation in error_correlations(series, fitter.lm.regress.sigma.numpy()):
         sys.stdout.write(f"{low:3.0f} to {high:3.0f} degrees: {pairs} pairs, errors correlate by {correlation:.2f}\n")
     metadata = {"people": str(len(series.answers)), "faces": str(len(real)), "regressor": fingerprint(model.info.name)}
     learn(series, middle).save(options.out, metadata)

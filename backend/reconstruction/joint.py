@@ -92,7 +92,7 @@ def regressed(fitter: Fitter, observations: Sequence[Observation]) -> Answers | 
     problem = Problem(fitter, [as_detected(o) for o in observations])
     views = views_of(problem.start())
     answers = regress.identity(problem.detected, problem.trust)
-    return Answers(*(x.cpu().numpy() for x in (answers, views, doubt(answers, regress.errors, views))))
+    return Answers(*(x.cpu().numpy() for x in (answers, views, doubt(answers, regress.sigma, views))))
 
 
 def views_of(state: State) -> torch.Tensor:
