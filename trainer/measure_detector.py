@@ -49,7 +49,7 @@ GUESSED = 12e-3
 READING_NOISE = 3e-4
 LIFTED_AT_ONCE = 2000
 RESIDUAL_FLOOR = 2e-3
-# No number of an identity is known better than this part of its variance among people.
+# No mixture of coefficients is known better than this part of its variance among people.
 LEAST_LEFT = 0.01
 # Components that complete wrong landmarks, and in how many parts the people are told apart to measure errors on those
 # that were not learned from.
@@ -191,7 +191,7 @@ def learn(measurements: Measurements, mirror: Mirror | None = None) -> Regressor
         weights, intercept = (total - mine).ridge()
         errors += [targets - read(inputs, turn, columns) @ weights.mT - intercept for inputs, targets in part]
     weights, intercept = total.ridge()
-    axes, left = told_apart(torch.cat(errors), torch.cat([targets for _, targets in pairs]))
+    covariance = error_covariance(torch.cat(errors), torch.cat([targets for _, targets in pairs]))
     components = torch.linalg.svd(apart, full_matrices=False)[2][:COMPLETION_COMPONENTS]
     beside = (apart - (apart @ components.mT) @ components).unflatten(1, (-1, 2))
     residual = beside.pow(2).sum(dim=2).mean(dim=0).sqrt()
@@ -204,8 +204,7 @@ def learn(measurements: Measurements, mirror: Mirror | None = None) -> Regressor
         turn=turn.numpy(),
         weights=every.numpy(),
         intercept=intercept.numpy(),
-        axes=axes.numpy(),
-        left=left.numpy(),
+        covariance=covariance,
     )
 
 
@@ -214,11 +213,16 @@ def read(apart: torch.Tensor, turn: torch.Tensor, columns: torch.Tensor) -> torc
     return lift(apart, turn)[:, columns]
 
 
-def told_apart(errors: torch.Tensor, identity: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """``axes`` and ``left`` of :class:`Regressor` from errors (N, I) and true identities (N, I)."""
+def error_covariance(errors: torch.Tensor, identity: torch.Tensor) -> np.ndarray:
+    """(I, I) from errors (N, I) and true identities (N, I).
+
+    Nothing counts as less known than it varies among people: more is chance, in mixtures that landmarks do not tell.
+    """
     people = identity - identity.mean(dim=0)
-    left, axes = eigh((errors.mT @ errors).numpy() / len(errors), (people.mT @ people).numpy() / len(people))
-    return torch.from_numpy(axes.T.copy()), torch.from_numpy(left).clamp(LEAST_LEFT, 1.0)
+    spread = (people.mT @ people).numpy() / len(people)
+    left, mixtures = eigh((errors.mT @ errors).numpy() / len(errors), spread)
+    back = spread @ mixtures
+    return (back * left.clip(LEAST_LEFT, 1.0)) @ back.T
 
 
 @dataclass

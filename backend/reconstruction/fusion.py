@@ -25,8 +25,6 @@ from dataclasses import dataclass
 
 import torch
 
-from backend.reconstruction.regress import IdentityErrors
-
 # Prior standard deviation of identity coefficients among the people that the regression was learned from.
 PRIOR_SIGMA = 0.8
 # A coefficient about which one photo says less than this part of its variance counts as saying this much.
@@ -106,12 +104,16 @@ def answer_correlation(share: torch.Tensor, views: torch.Tensor, excess: torch.T
     return answers - torch.diag_embed(torch.diagonal(answers, dim1=1, dim2=2)) + torch.diag(1.0 + excess)
 
 
-def fused(answers: torch.Tensor, errors: IdentityErrors, views: torch.Tensor, precision: torch.Tensor) -> IdentityPrior:
-    """Belief from the answers of B photos of one person; ``precision`` (I, I) is how firmly one photo's fit holds."""
-    sigma = errors.sigma
+def fused(
+    answers: torch.Tensor, covariance: torch.Tensor, views: torch.Tensor, precision: torch.Tensor
+) -> IdentityPrior:
+    """Belief from the answers of B photos of one person.
+
+    ``covariance`` (I, I) is of the error on one photo, ``precision`` (I, I) how firmly one photo's fit holds.
+    """
+    sigma = torch.diagonal(covariance).sqrt()
     mean, left = fuse(answers, sigma, views)
     # Further photos make errors smaller; how those of the coefficients go together stays that of one photo.
     smaller = left / sigma
-    covariance = smaller[:, None] * errors.covariance * smaller
     # The landmarks of B photos pull like B photos; a prior B times as firm keeps the balance of one.
-    return IdentityPrior(mean, precision * len(answers), covariance)
+    return IdentityPrior(mean, precision * len(answers), smaller[:, None] * covariance * smaller)

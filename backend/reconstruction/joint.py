@@ -160,7 +160,7 @@ class JointProblem(Problem):
         state = self.start()
         if self.lm.regress is not None:
             views = views_of(Problem(self.fitter, self.read_from).start())
-            self.prior = fused(self.regressed(), self.lm.regress.errors, views, self.prior.precision)
+            self.prior = fused(self.regressed(), self.lm.regress.covariance, views, self.prior.precision)
         return state
 
     def descend_from(self, state: State) -> tuple[State, int, bool]:

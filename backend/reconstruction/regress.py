@@ -55,11 +55,8 @@ class Regressor(LearnedArrays):
         Direction in which turning the head moves landmarks, in standard deviations per radius.
     weights : (I, 6 L) float32
     intercept : (I,) float32
-    axes : (I, I) float32
-        Rows take an identity to I numbers that vary by 1 among people and independently of each other, as do their
-        errors.
-    left : (I,) float32
-        Variance of the error of each of these numbers on people not learned from: 0 is known, 1 is not told at all.
+    covariance : (I, I) float32
+        Of the error on people not learned from. A few mixtures of coefficients are known well, most hardly.
     """
 
     made_by = "mgcface measure-detector"
@@ -70,43 +67,7 @@ class Regressor(LearnedArrays):
     turn: np.ndarray
     weights: np.ndarray
     intercept: np.ndarray
-    axes: np.ndarray
-    left: np.ndarray
-
-    def errors(self) -> IdentityErrors:
-        """What an answer may be off by."""
-        axes, left = torch.as_tensor(self.axes).double(), torch.as_tensor(self.left).double()
-        return IdentityErrors(axes, torch.linalg.inv(axes), left)
-
-
-@dataclass(frozen=True)
-class IdentityErrors:
-    """Gaussian error of an identity, in the numbers of :class:`Regressor`: a few of them are known well, most hardly.
-
-    Attributes
-    ----------
-    axes, back : (I, I) float
-        From an identity to the numbers and from the numbers to an identity.
-    left : (I,) float
-        Variance of each number's error; they vary by 1 among people.
-    """
-
-    axes: torch.Tensor
-    back: torch.Tensor
-    left: torch.Tensor
-
-    @property
-    def covariance(self) -> torch.Tensor:
-        """(I, I) of the identity's error."""
-        return (self.back * self.left) @ self.back.mT
-
-    @property
-    def sigma(self) -> torch.Tensor:
-        """(I,) standard deviations of the identity's error."""
-        return torch.diagonal(self.covariance).sqrt()
-
-    def to(self, like: torch.Tensor) -> IdentityErrors:
-        return IdentityErrors(self.axes.to(like), self.back.to(like), self.left.to(like))
+    covariance: np.ndarray
 
 
 class RegressStage:
@@ -128,8 +89,8 @@ class RegressStage:
         self.weights, self.intercept = tensor(regressor.weights), tensor(regressor.intercept)
         self.turn = tensor(regressor.turn)
         self.used = (self.weights.abs().sum(dim=0).reshape(3, -1, 2).sum(dim=(0, 2)) > 0).to(dtype)
-        self.errors = regressor.errors().to(self.weights)
-        self.sigma = self.errors.sigma
+        self.covariance = tensor(regressor.covariance)
+        self.sigma = torch.diagonal(self.covariance).sqrt()
 
     def identity(self, landmarks: torch.Tensor, trust: torch.Tensor) -> torch.Tensor:
         """(B, L, 2) pixels and (B, L) trust in [0, 1] -> (B, I) standard deviations."""

@@ -8,14 +8,12 @@ Symbols: V vertices, I identity modes.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import replace
 
 import numpy as np
 
 from backend.face_model.model import FaceModel
 from backend.geometry.alignment import small_similarities
-from backend.reconstruction.texture_atlas import kept
 from trainer.data.people import IDENTITY_SIGMA, Person
 
 # Bumps of a head, how far each moves what lies in its middle (standard deviation of each axis, metres), how wide it is
@@ -48,27 +46,17 @@ def bent(model: FaceModel, person: Person, rng: np.random.Generator) -> Person:
     return replace(person, identity=identity, vertices=person.vertices + offset)
 
 
-def nearest_identity(model: FaceModel, offset: np.ndarray, left_over_m: float = LEFT_OVER_M) -> np.ndarray:
+def nearest_identity(model: FaceModel, offset: np.ndarray) -> np.ndarray:
     """(I,) coefficients that bend the face most like ``offset`` (V, 3) metres.
 
     Least squares over the face with the prior of identities; a similarity of the whole is free.
     """
-    key = (id(model), left_over_m)
-    found = kept(_nearest, key, model, lambda: nearest_map(model, left_over_m))
-    return found @ offset[model.regions["face"]].ravel()
-
-
-# The model and the map of each key: a map is a second's work, and everybody drawn asks for it.
-_nearest: OrderedDict[tuple[int, float], tuple[FaceModel, np.ndarray]] = OrderedDict()
-
-
-def nearest_map(model: FaceModel, left_over_m: float) -> np.ndarray:
-    """(I, 3 F): :func:`nearest_identity` as a matrix, F vertices of the face."""
     face = model.regions["face"]
     points = model.mean[face].astype(np.float64)
     modes = model.identity[:, face].astype(np.float64).reshape(len(model.identity), -1)
-    sigma = left_over_m * np.sqrt(len(points))
+    sigma = LEFT_OVER_M * np.sqrt(len(points))
     rows = np.concatenate([modes.T, small_similarities(points)], axis=1) / sigma
     prior = np.zeros(rows.shape[1])
     prior[: len(modes)] = IDENTITY_SIGMA**-2
-    return np.linalg.solve(rows.T @ rows + np.diag(prior), rows.T)[: len(modes)] / sigma
+    right = rows.T @ (offset[face].ravel() / sigma)
+    return np.linalg.solve(rows.T @ rows + np.diag(prior), right)[: len(modes)]
